@@ -1,0 +1,6 @@
+"""Commands: data."""
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None: ...

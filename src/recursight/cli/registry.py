@@ -1,0 +1,6 @@
+"""Commands: registry."""
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None: ...

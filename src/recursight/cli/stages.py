@@ -1,0 +1,6 @@
+"""Commands: stages."""
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None: ...

@@ -1,0 +1,90 @@
+"""Where everything lies in a project folder. dvc.yaml names the same paths; a test compares the two."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recursight.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one project.
+
+    Args:
+        root: the folder that holds params.yaml and dvc.yaml.
+    """
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> "Layout":
+        """Looks for the project upwards from a folder, as git and dvc do.
+
+        Raises:
+            InputError: if neither the folder nor any above it is a project.
+        """
+        here = (start or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+                return cls(folder)
+        raise InputError(f"{here} is not inside a recursight project: no params.yaml and dvc.yaml here or above.")
+
+    # What people own.
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def data_dvc(self) -> Path:
+        return self.root / "data.dvc"
+
+    # What stages write; each is an output in dvc.yaml.
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def store(self) -> Path:
+        return self.artifacts / "store"
+
+    def candidate(self, name: str) -> Path:
+        """Out of train@name: one bundle per seed, in seed-N."""
+        return self.artifacts / "candidates" / name
+
+    def bundle(self, name: str, seed: int) -> Path:
+        return self.candidate(name) / f"seed-{seed}"
+
+    def history_plot(self, name: str) -> Path:
+        return self.artifacts / "plots" / name / "history.csv"
+
+    def evaluation(self, name: str) -> Path:
+        """Out of evaluate@name: one folder per seed, in seed-N."""
+        return self.artifacts / "evaluations" / name
+
+    def evaluation_of(self, name: str, seed: int) -> Path:
+        return self.evaluation(name) / f"seed-{seed}"
+
+    def metrics(self, name: str) -> Path:
+        return self.artifacts / "metrics" / f"{name}.json"
+
+    def confusion_plot(self, name: str) -> Path:
+        return self.artifacts / "plots" / name / "confusion.csv"
+
+    @property
+    def comparison(self) -> Path:
+        return self.artifacts / "comparison"
+
+    # Working state: never versioned, safe to delete when nothing runs.
+    @property
+    def state(self) -> Path:
+        return self.root / ".recursight"
+
+    def checkpoint(self, name: str, seed: int) -> Path:
+        return self.state / "checkpoints" / name / f"seed-{seed}.safetensors"
+
+    def lock(self, name: str) -> Path:
+        return self.state / "locks" / f"{name}.lock"

@@ -1,0 +1,1 @@
+"""Recurrent networks that see: stems, scans, layers and readouts, put together by name."""

@@ -1,0 +1,1 @@
+"""MLflow's model registry: versions, aliases, and what a champion must reach."""

@@ -1,0 +1,1 @@
+"""MLflow runs: what was trained, with what, and how well it went."""

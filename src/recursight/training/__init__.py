@@ -1,0 +1,1 @@
+"""Training: batches on the device, the loop, its optimizers, checkpoints and probes."""
