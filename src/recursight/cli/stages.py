@@ -1,6 +1,57 @@
-"""Commands: stages."""
+"""Commands that dvc.yaml runs: one per stage."""
+
+from typing import Annotated
 
 import typer
 
+PANEL = "Stages (what dvc.yaml runs)"
+Name = Annotated[str, typer.Argument(help="A candidate of params.yaml.", show_default=False)]
 
-def add_to(app: typer.Typer) -> None: ...
+
+def add_to(app: typer.Typer) -> None:
+    for command in (prepare, train, evaluate, compare):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def prepare() -> None:
+    """Turn data/ into the store: split, checked, uint8.
+
+    Example: [bold]recursight prepare[/]
+    """
+    from recursight.layout import Layout
+    from recursight.stages import prepare
+
+    prepare.run(Layout.find())
+
+
+def train(name: Name) -> None:
+    """Train a candidate, once per seed; goes on where a killed training stopped.
+
+    Example: [bold]recursight train gru[/]
+    """
+    from recursight.layout import Layout
+    from recursight.stages import train
+
+    train.run(Layout.find(), name)
+
+
+def evaluate(name: Name) -> None:
+    """Score a trained candidate on the validation and test splits.
+
+    Example: [bold]recursight evaluate gru[/]
+    """
+    from recursight.layout import Layout
+    from recursight.stages import evaluate
+
+    evaluate.run(Layout.find(), name)
+
+
+def compare() -> None:
+    """Rank all candidates and write the report.
+
+    Example: [bold]recursight compare[/]
+    """
+    from recursight.layout import Layout
+    from recursight.stages import compare
+
+    compare.run(Layout.find())

@@ -1,0 +1,47 @@
+"""Optimizers by name, and the learning rate over time."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from recursight.errors import InputError, nearest
+
+Build = Callable[..., torch.optim.Optimizer]
+
+# Each takes the parameters and: lr, weight_decay, momentum.
+OPTIMIZERS: dict[str, Build] = {
+    "sgd": lambda weights, momentum, **rest: torch.optim.SGD(weights, fused=True, **rest),
+    "momentum": lambda weights, momentum, **rest: torch.optim.SGD(weights, momentum=momentum, fused=True, **rest),
+    "adagrad": lambda weights, momentum, **rest: torch.optim.Adagrad(weights, **rest),
+    "rmsprop": lambda weights, momentum, **rest: torch.optim.RMSprop(weights, momentum=momentum, **rest),
+    "adam": lambda weights, momentum, **rest: torch.optim.Adam(weights, fused=True, **rest),
+    "adamw": lambda weights, momentum, **rest: torch.optim.AdamW(weights, fused=True, **rest),
+}
+
+
+def build_optimizer(
+    name: str, weights: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float, momentum: float
+) -> torch.optim.Optimizer:
+    """Raises InputError for a name that is not in `OPTIMIZERS`."""
+    if name not in OPTIMIZERS:
+        raise InputError(f"train.optimizer: {name!r} is unknown; {nearest(name, OPTIMIZERS)}")
+    return OPTIMIZERS[name](weights, lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
+
+
+def learning_rate_at(
+    step: int, *, highest: float, schedule: str, steps_per_epoch: int, epochs: int, warmup_epochs: int
+) -> float:
+    """The learning rate of an optimizer step, counted from 0 over the whole training.
+
+    A linear rise over the warm-up (Goyal et al., 2017, arXiv:1706.02677), then constant, or half a cosine down to
+    zero (Loshchilov & Hutter, 2017, arXiv:1608.03983, eq. 5 without restarts).
+    """
+    warmup_steps = min(warmup_epochs, epochs - 1) * steps_per_epoch
+    if step < warmup_steps:
+        return highest * (step + 1) / warmup_steps
+    if schedule == "constant":
+        return highest
+    progress = (step - warmup_steps) / max(1, epochs * steps_per_epoch - warmup_steps)
+    return highest * (1 + math.cos(math.pi * progress)) / 2
