@@ -15,18 +15,37 @@ from typing import Any
 def replacing(target: Path) -> Iterator[Path]:
     """Yields a temporary path to write a file or fill a folder at; it becomes `target` if the block succeeds.
 
-    A folder that stands at `target` is moved aside first and removed last, so that a kill never leaves half of one.
+    A folder that stands at `target` is moved aside first and removed last. What a killed process left is put back or
+    swept away by the next one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    _sweep(target)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", dir=target.parent))
     temporary = staging / target.name
     try:
         yield temporary
         if target.is_dir():
-            os.replace(target, staging / "replaced")
-        os.replace(temporary, target)
+            target.replace(staging / "replaced")
+        temporary.replace(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Ends what a killed process began: its old folder goes back if nothing took its place."""
+    for staging in target.parent.glob(f".{target.name}.*.*"):
+        pid = staging.name.removeprefix(f".{target.name}.").partition(".")[0]
+        if not pid.isdigit() or _runs(int(pid)):
+            continue
+        if (staging / "replaced").exists() and not target.exists():
+            (staging / "replaced").replace(target)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    import psutil  # only where something was left
+
+    return bool(psutil.pid_exists(pid))
 
 
 def write_text(target: Path, text: str) -> None:

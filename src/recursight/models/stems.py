@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Conv(nn.Module):
-    """Blocks of 3×3 convolution, batch normalisation (Ioffe & Szegedy, 2015, arXiv:1502.03167), ReLU and 2×2 max pooling.
+    """Blocks of 3×3 convolution, batch normalisation (Ioffe & Szegedy, 2015), ReLU and 2×2 max pooling.
 
     A block pools only while its shorter side is at least 8 pixels, so that small images keep enough steps to scan.
 

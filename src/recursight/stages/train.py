@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Training:
     store: Store
     device: torch.device
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The key of its checkpoints, and of its run in the tracking store."""
         return digest(

@@ -95,7 +95,7 @@ def fit(
                 logits = model(augment(images, generator))
                 loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             norms[position] = nn.utils.clip_grad_norm_(model.parameters(), limit)
             optimizer.step()
             losses[position] = loss.detach()

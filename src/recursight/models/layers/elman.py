@@ -5,11 +5,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recursight.models.layers.recurrence import Recurrence, State
+from recursight.models.layers.recurrence import State
+from recursight.models.layers.torch_recurrence import TorchRecurrence
 
 
-class Elman(Recurrence):
-    """h[t] = f(V x[t] + W h[t-1] + b), with f = tanh or ReLU; W starts orthogonal (Saxe et al., 2014, arXiv:1312.6120).
+class Elman(TorchRecurrence):
+    """h[t] = f(V x[t] + W h[t-1] + b), with f = tanh or ReLU.
 
     Args:
         features: size D of one step's input.
@@ -17,23 +18,14 @@ class Elman(Recurrence):
         activation: f.
     """
 
+    gates = 1
+
     def __init__(self, features: int, hidden: int, *, activation: Literal["tanh", "relu"] = "tanh") -> None:
-        super().__init__(features, hidden)
         if activation not in ("tanh", "relu"):
             raise ValueError(f"activation must be tanh or relu; it is {activation!r}")
-        self.rnn = nn.RNN(features, hidden, nonlinearity=activation, batch_first=True)
+        super().__init__(features, hidden, nn.RNN(features, hidden, nonlinearity=activation, batch_first=True))
         self.activation = torch.tanh if activation == "tanh" else torch.relu
-        nn.init.xavier_uniform_(self.rnn.weight_ih_l0)
-        nn.init.orthogonal_(self.rnn.weight_hh_l0)
-        nn.init.zeros_(self.rnn.bias_ih_l0)
-        nn.init.zeros_(self.rnn.bias_hh_l0)
-
-    def forward(self, steps: Tensor) -> Tensor:
-        states: Tensor = self.rnn(steps)[0]
-        return states
 
     def step(self, x: Tensor, state: State) -> State:
-        rnn = self.rnn
-        (h,) = state
-        h = self.activation(x @ rnn.weight_ih_l0.T + rnn.bias_ih_l0 + h @ rnn.weight_hh_l0.T + rnn.bias_hh_l0)
-        return (h,)
+        from_input, from_state = self.products(x, state[0])
+        return (self.activation(from_input + from_state),)

@@ -28,9 +28,9 @@ class Recurrence(nn.Module):
     grid: ClassVar[bool] = False
 
     def __init__(self, features: int, hidden: int) -> None:
-        super().__init__()
         if features < 1 or hidden < 1:
             raise ValueError(f"features and hidden must be at least 1; they are {features} and {hidden}")
+        super().__init__()
         self.features = features
         self.hidden = hidden
 

@@ -38,7 +38,7 @@ class RNN2D(Recurrence):
         rows = torch.arange(grid.shape[1], device=grid.device)
         diagonals = skew(self.input(grid))  # B rows diagonals H
         state: State = (diagonals.new_zeros(len(grid), grid.shape[1], self.hidden),)
-        states = []
+        states: list[State] = []
         for diagonal, x in enumerate(diagonals.unbind(dim=2)):
             (h,) = self.step(x, state)
             # A row that starts further right than this diagonal has no pixel on it yet, and must not feed its first.

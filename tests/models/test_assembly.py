@@ -1,0 +1,121 @@
+"""Candidates are put together by name, and a wrong name is refused with the nearest right one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recursight.errors import InputError
+from recursight.models.assembly import Classifier, assemble
+from recursight.models.readouts import READOUTS, Attention
+from recursight.params import load
+
+PLAIN: dict[str, Any] = {
+    "stem": "none",
+    "channels": [4],
+    "scan": "rows",
+    "layer": "gru",
+    "hidden": [5],
+    "bidirectional": False,
+    "dropout": 0.0,
+    "readout": "last",
+    "options": {},
+    "input_shape": [8, 6, 1],
+    "classes": 3,
+    "mean": [0.5],
+    "std": [0.25],
+}
+PARAMS = load(Path(__file__).parents[2] / "params.yaml")
+
+
+def build(**changes: Any) -> Classifier:
+    torch.manual_seed(0)
+    return assemble(**(PLAIN | changes)).eval()
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", PARAMS.candidates)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (12, 16, 3)], ids=["grey", "colour"])
+def test_every_candidate_of_the_project_reads_images(name: str, shape: tuple[int, int, int]) -> None:
+    channels = shape[2]
+    model = assemble(
+        **PARAMS.candidates[name].architecture,
+        input_shape=shape,
+        classes=4,
+        mean=[0.5] * channels,
+        std=[0.2] * channels,
+    ).eval()
+    batch = images(3, *shape)
+    logits = model(batch)
+    assert logits.shape == (3, 4)
+    assert logits.isfinite().all()
+    torch.testing.assert_close(model(batch[1:2]), logits[1:2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_readout_fits_both_directions(readout: str, bidirectional: bool) -> None:
+    assert build(readout=readout, bidirectional=bidirectional)(images(2, 8, 6, 1)).shape == (2, 3)
+
+
+def test_bytes_and_fractions_are_the_same_image() -> None:
+    model, batch = build(), images(2, 8, 6, 1)
+    torch.testing.assert_close(model(batch), model(batch.float() / 255))
+
+
+def test_images_are_normalised_by_channel() -> None:
+    model = build(scan="whole", layer="none", input_shape=[1, 1, 2], mean=[0.5, 0.0], std=[0.5, 2.0])
+    (view,) = model.views(torch.tensor([[[[255, 0]], [[0, 255]]]], dtype=torch.uint8).reshape(2, 1, 1, 2))
+    torch.testing.assert_close(view.flatten(1), torch.tensor([[1.0, 0.0], [-1.0, 0.5]]))
+
+
+def test_last_of_both_directions_has_read_the_whole_image() -> None:
+    model = build(bidirectional=True)
+    image = torch.rand(1, 8, 6, 1, requires_grad=True)
+    states = model.stacks[0](model.views(image)[0])
+    backward_half = model.readouts[0](states)[:, 5:]
+    (gradient,) = torch.autograd.grad(backward_half.sum(), image)
+    assert (gradient.abs().sum(dim=(0, 2, 3)) > 0).all()
+
+
+def test_attention_weighs_steps_and_sums_to_one() -> None:
+    states = torch.randn(2, 7, 5)
+    attention = Attention(5, 1)
+    weights = attention.weights(states)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
+    torch.testing.assert_close(attention(states), torch.einsum("bt,bth->bh", weights, states))
+
+
+def test_the_conv_stem_keeps_small_images_readable() -> None:
+    model = build(stem="conv", channels=[4, 4, 4], input_shape=[28, 28, 1])
+    assert model.stem(torch.zeros(1, 28, 28, 1)).shape == (1, 7, 7, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"layer": "grru"}, "layer: 'grru' is unknown; did you mean 'gru'?"),
+        ({"scan": "row"}, "scan: 'row' is unknown; did you mean 'rows'?"),
+        ({"stem": "cnov"}, "stem: 'cnov' is unknown; did you mean 'conv'?"),
+        ({"readout": "atention"}, "readout: 'atention' is unknown; did you mean 'attention'?"),
+        ({"layer": "rnn2d"}, "scan: 'rnn2d' reads a grid; set scan to 'grid', not 'rows'."),
+        ({"scan": "grid"}, "scan: 'gru' reads a sequence; set scan to one, such as 'rows', not 'grid'."),
+        (
+            {"layer": "lstm", "options": {"forget_bais": 1}},
+            "options.forget_bais: 'lstm' has no such option; did you mean 'forget_bias'?",
+        ),
+        ({"options": {"x": 1}}, "options.x: 'gru' has no such option; it has none."),
+        (
+            {"layer": "elman", "options": {"activation": "sine"}},
+            "options: activation must be tanh or relu; it is 'sine'.",
+        ),
+    ],
+)
+def test_wrong_names_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        build(**changes)
+    assert str(refusal.value) == sentence
