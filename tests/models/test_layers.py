@@ -1,5 +1,5 @@
-"""The contract of every recurrent layer. A layer is tested by standing in LAYERS; options that change its equations have
-a row in VARIANTS."""
+"""The contract of every recurrent layer. A layer is tested by standing in LAYERS; options that change its equations
+have a row in VARIANTS."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,89 @@
+"""Small trainings on the digits, quick enough to be repeated."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recursight.models.assembly import Classifier, assemble
+from recursight.training.batches import Batches
+from recursight.training.loop import Epoch, fit
+from recursight.training.optimizers import build_optimizer
+
+IMAGES, CLASSES = 256, 4
+
+
+@pytest.fixture(scope="session")
+def blobs() -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 1, 8, 8, 1) of a bright quadrant under noise, and which quadrant it is."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, CLASSES, IMAGES)
+    images = draw.integers(0, 100, (IMAGES, 1, 8, 8, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        top, left = 4 * (label // 2), 4 * (label % 2)
+        image[0, top : top + 4, left : left + 4] += 100
+    return images, labels
+
+
+@dataclass
+class Trainable:
+    """A model with all that `fit` wants."""
+
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    train: Batches
+    validation: Batches
+
+    def fit(self, epochs: range, **changes: Any) -> Iterator[Epoch]:
+        settings: dict[str, Any] = {
+            "learning_rate": lambda step: 0.01,
+            "augment": lambda images, generator: images,
+            "clip_norm": 1.0,
+            "label_smoothing": 0.0,
+            "seed": 0,
+        }
+        return fit(
+            self.model, self.train, self.validation, optimizer=self.optimizer, epochs=epochs, **(settings | changes)
+        )
+
+
+@pytest.fixture
+def trainable(blobs: tuple[np.ndarray, np.ndarray]) -> Callable[..., Trainable]:
+    def build(optimizer: str = "adamw", memory_fraction: float = 1.0, learning_rate: float = 0.01) -> Trainable:
+        torch.manual_seed(0)
+        model = assemble(
+            stem="none",
+            channels=[],
+            scan="rows",
+            layer="gru",
+            hidden=[8, 8],
+            bidirectional=False,
+            dropout=0.1,
+            readout="last",
+            options={},
+            input_shape=[8, 8, 1],
+            classes=CLASSES,
+            mean=[0.2],
+            std=[0.2],
+        )
+        images, labels = blobs
+
+        def batches(rows: np.ndarray) -> Batches:
+            return Batches(
+                images,
+                rows,
+                labels[rows],
+                batch_size=32,
+                device=torch.device("cpu"),
+                memory_fraction=memory_fraction,
+            )
+
+        built = build_optimizer(
+            optimizer, model.parameters(), learning_rate=learning_rate, weight_decay=0.01, momentum=0.9
+        )
+        return Trainable(model, built, batches(np.arange(200)), batches(np.arange(200, IMAGES)))
+
+    return build
