@@ -24,7 +24,7 @@ class Store:
     Attributes:
         images: uint8, N T H W C, memory-mapped and read-only.
         manifest: columns id (str), label (int, index into `classes`), split (one of `SPLITS`, or `left-out` for a
-            training image that a test or validation image equals), group (str), sha256 (hex, of the stored pixels).
+            training image that a test or validation image equals), group (str, empty for none), sha256 (hex, of the stored pixels).
         classes: names of the classes, in the order of their labels.
         mean: per channel, of the training split, on the scale 0 to 1.
         std: likewise; never zero.
@@ -52,7 +52,8 @@ class Store:
 
     def labels(self, split: str) -> np.ndarray:
         """Labels of one split, int64."""
-        return self.manifest["label"].to_numpy(dtype=np.int64)[self.indices(split)]
+        labels: np.ndarray = self.manifest["label"].to_numpy(dtype=np.int64)
+        return labels[self.indices(split)]
 
 
 def open_store(folder: Path) -> Store:
@@ -68,7 +69,9 @@ def open_store(folder: Path) -> Store:
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is missing: make the store with `dvc repro prepare`.") from None
     if len(manifest) != len(images):
-        raise InputError(f"{folder}: {len(images)} images but {len(manifest)} manifest rows; run `dvc repro -f prepare`.")
+        raise InputError(
+            f"{folder}: {len(images)} images but {len(manifest)} manifest rows; run `dvc repro -f prepare`."
+        )
     return Store(
         images=images,
         manifest=manifest,

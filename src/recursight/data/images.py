@@ -1,0 +1,154 @@
+"""One image: from encoded bytes to the uint8 pixels that the store holds.
+
+Whatever Pillow opens becomes grey or RGB with 8 bits: bilevel and 16-bit grey become 8-bit grey, palettes, CMYK and
+the like become RGB, transparency is laid over black, a photograph is turned as its EXIF orientation says, and of an
+animation the first frame is taken.
+"""
+
+import io
+import threading
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 54_000_000
+"""Pixels of the largest image that is decoded: a camera's 50 megapixels, and no decompression bomb."""
+
+MAX_FILE_BYTES = 256_000_000
+_LARGE_PIXELS = 2_000_000
+_one_large_at_a_time = threading.Lock()  # or memory would grow with the number of threads
+
+Resize = Literal["pad", "crop", "stretch"]
+Channels = Literal["keep", "grey", "rgb"]
+
+
+class BadImage(Exception):
+    """This image cannot be used; the message says why, without naming it."""
+
+
+def read_bytes(image: bytes | Path) -> bytes:
+    """The encoded bytes.
+
+    Raises:
+        BadImage: if there is no such file, it cannot be read, or it is empty.
+    """
+    if isinstance(image, Path):
+        try:
+            if image.stat().st_size > MAX_FILE_BYTES:
+                raise BadImage(f"the file is larger than {MAX_FILE_BYTES:,} bytes.")
+            image = image.read_bytes()
+        except FileNotFoundError:
+            raise BadImage("listed but missing.") from None
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror}.") from None
+    if not image:
+        raise BadImage("is empty.")
+    return image
+
+
+def decode(
+    image: bytes | Path | np.ndarray,
+    size: tuple[int, int] | None = None,
+    resize: Resize = "pad",
+    channels: Channels = "keep",
+) -> np.ndarray:
+    """Decodes one image and fits it to the policy.
+
+    Args:
+        image: encoded, or uint8 pixels H, W or H, W, C.
+        size: height and width of the result; None keeps the image's own.
+        resize: `pad` scales the whole image into the size and fills with black, `crop` fills the size and cuts what
+            stands out on both sides, `stretch` does not keep the aspect. Bilinear, with antialiasing.
+        channels: `grey` (luma, ITU-R 601), `rgb`, or `keep` what the image has.
+
+    Returns:
+        uint8, H, W, C with C of 1 or 3.
+
+    Raises:
+        BadImage: if it cannot be decoded.
+    """
+    if isinstance(image, np.ndarray):
+        pixels = image if image.ndim == 3 else image[:, :, None]
+        if (size is None or size == pixels.shape[:2]) and channels in (
+            "keep",
+            "grey" if pixels.shape[2] == 1 else "rgb",
+        ):
+            return pixels
+        return _fitted(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), size, resize, channels)
+    opened = _open(read_bytes(image))
+    with opened:
+        if opened.width * opened.height < _LARGE_PIXELS:
+            return _decoded(opened, size, resize, channels)
+        with _one_large_at_a_time:
+            return _decoded(opened, size, resize, channels)
+
+
+def _open(encoded: bytes) -> Image.Image:
+    try:
+        opened = Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:
+        raise BadImage("is no image that can be decoded.") from None
+    except Image.DecompressionBombError:
+        raise BadImage(f"has more than {MAX_PIXELS:,} pixels: a decompression bomb?") from None
+    except Exception as error:  # Pillow's parsers let almost any exception out on hostile bytes
+        raise BadImage(f"cannot be decoded: {_reason(error)}") from None
+    if opened.width * opened.height > MAX_PIXELS:
+        raise BadImage(f"has {opened.width}×{opened.height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
+    return opened
+
+
+def _decoded(image: Image.Image, size: tuple[int, int] | None, resize: Resize, channels: Channels) -> np.ndarray:
+    try:
+        if size is not None and image.format == "JPEG":
+            image.draft(None, (2 * max(size), 2 * max(size)))  # decodes at a fraction of the size where that is enough
+        image.load()
+        if image.getexif().get(0x0112, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        return _fitted(_canonical(image), size, resize, channels)
+    except BadImage:
+        raise
+    except Exception as error:  # as above
+        raise BadImage(f"cannot be decoded: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith(".") else f"{text}."
+
+
+def _canonical(image: Image.Image) -> Image.Image:
+    """Mode L or RGB."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise BadImage("has floating-point pixels; save it with 8 or 16 bits.")
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+        grey = image.mode in ("LA", "La")
+        over = image.convert("RGBA")
+        black = Image.new("RGBA", over.size, (0, 0, 0, 255))
+        black.alpha_composite(over)
+        return black.convert("L" if grey else "RGB")
+    return image.convert("RGB")
+
+
+def _fitted(image: Image.Image, size: tuple[int, int] | None, resize: Resize, channels: Channels) -> np.ndarray:
+    if size is not None and (image.height, image.width) != size:
+        height, width = size
+        bilinear = Image.Resampling.BILINEAR
+        if resize == "stretch":
+            image = image.resize((width, height), bilinear)
+        elif resize == "crop":
+            image = ImageOps.fit(image, (width, height), bilinear)
+        else:
+            image = ImageOps.pad(image, (width, height), bilinear, color=0)
+    mode = {"keep": image.mode, "grey": "L", "rgb": "RGB"}[channels]
+    if image.mode != mode:
+        image = image.convert(mode)
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]

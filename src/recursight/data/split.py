@@ -1,0 +1,190 @@
+"""Which image trains, which validates, which tests: official splits kept, missing ones carved from training images.
+
+Images that must not be parted (identical pixels, or one group) form a unit, and a unit stands in one split. The order
+in which units are dealt out comes from their pixels and the seed alone, so that images added later move few others
+from one split to another.
+"""
+
+import numpy as np
+
+from recursight.data.records import LEFT_OUT, SPLITS
+from recursight.errors import InputError
+
+NAMES = (*SPLITS, LEFT_OUT)
+TRAIN, VALIDATION, TEST, OUT = range(4)
+UNSAID = -1
+
+
+def assign(
+    labels: np.ndarray,
+    official: np.ndarray,
+    units: np.ndarray,
+    sha256: np.ndarray,
+    *,
+    classes: tuple[str, ...],
+    validation: float,
+    test: float,
+    seed: int,
+) -> np.ndarray:
+    """Gives every image its split.
+
+    Args:
+        labels: of N images, as indices into `classes`.
+        official: N splits as indices into `NAMES`, or `UNSAID`.
+        units: N numbers from 0 on; images with the same number are not parted.
+        sha256: (N, 32) uint8, of the pixels.
+        classes: names, for the sentences.
+        validation: share of the training images, where the source has no validation split.
+        test: share of all images, where the source has no test split.
+        seed: of the order in which images are dealt out.
+
+    Returns:
+        int8, N indices into `NAMES`. Where official splits tear a unit, its images in the test split stay (else those
+        in the validation split) and the others are left out, since training on them would give the answers away.
+
+    Raises:
+        InputError: if a class has too few images, or groups, to have one in each split.
+    """
+    splits = np.where(official == UNSAID, TRAIN, official).astype(np.int8)
+    wanted = [split for split in (VALIDATION, TEST) if not (official == split).any()]
+    if not (splits == TRAIN).any():
+        raise InputError("the data has no training images: all of them belong to the validation or test split.")
+    highest = np.full(units.max() + 1, TRAIN, np.int8)
+    np.maximum.at(highest, units, splits)
+    splits[splits < highest[units]] = OUT
+
+    pool = np.flatnonzero(splits == TRAIN)
+    _require_enough(labels, units, pool, wanted, classes)
+    if wanted:
+        totals = np.bincount(labels[splits != OUT], minlength=len(classes))
+        targets = _targets(totals, np.bincount(labels[pool], minlength=len(classes)), wanted, validation, test)
+        keys = _keys(sha256[pool], seed)
+        splits[pool] = _carve(labels[pool], _renumbered(units[pool]), keys, targets)
+        _require_every_class(labels, splits, wanted, classes)
+    return splits
+
+
+def units_of(sha256: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Numbers the sets of images that must not be parted: equal sha256 or equal group (below 0: none), in chains."""
+    identical = identity(sha256)
+    if (groups < 0).all():
+        return identical
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    grouped = np.flatnonzero(groups >= 0)
+    offset = identical.max() + 1
+    nodes = int(offset + groups.max() + 1)
+    edges = (np.ones(len(grouped), np.int8), (identical[grouped], offset + groups[grouped]))
+    _, component = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)
+    return _renumbered(component[identical])
+
+
+def identity(sha256: np.ndarray) -> np.ndarray:
+    """Numbers from 0 on, equal where the (N, 32) hashes are."""
+    words = np.ascontiguousarray(sha256).view(np.uint64)
+    order = np.lexsort(words.T)
+    ordered = words[order]
+    numbers = np.empty(len(words), np.int64)
+    numbers[order] = np.cumsum(np.r_[False, (ordered[1:] != ordered[:-1]).any(axis=1)])
+    return numbers
+
+
+def _renumbered(numbers: np.ndarray) -> np.ndarray:
+    return np.unique(numbers, return_inverse=True)[1]
+
+
+def _keys(sha256: np.ndarray, seed: int) -> np.ndarray:
+    """A random-looking uint64 for each image, by the finaliser of SplitMix64 (Steele et al., 2014)."""
+    key = np.ascontiguousarray(sha256[:, :8]).view(np.uint64).ravel() + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return key ^ (key >> np.uint64(31))
+
+
+def _targets(totals: np.ndarray, pool: np.ndarray, wanted: list[int], validation: float, test: float) -> np.ndarray:
+    """(3, classes): how many images of each class each split is to take from the pool; at least one of each wanted."""
+    targets = np.zeros((3, len(pool)), np.int64)
+    if TEST in wanted:
+        targets[TEST] = np.clip(np.rint(totals * test), 1, pool - len(wanted))
+    if VALIDATION in wanted:
+        targets[VALIDATION] = np.clip(np.rint((pool - targets[TEST]) * validation), 1, pool - targets[TEST] - 1)
+    targets[TRAIN] = pool - targets[TEST] - targets[VALIDATION]
+    return targets
+
+
+def _carve(labels: np.ndarray, units: np.ndarray, keys: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Deals units out: large ones first, each to where most is missing; then single images fill up exactly."""
+    splits = np.full(len(labels), TRAIN, np.int8)
+    missing = targets.copy()
+    sizes = np.bincount(units)
+    for members in _large_units(units, sizes, keys):
+        counts = np.bincount(labels[members], minlength=targets.shape[1])
+        gain = (missing * (counts / targets.sum(axis=0))).sum(axis=1)
+        open_splits = np.flatnonzero(targets.any(axis=1))
+        split = open_splits[np.argmax(gain[open_splits])]
+        missing[split] -= counts
+        splits[members] = split
+    singles = np.flatnonzero(sizes[units] == 1)
+    singles = singles[np.lexsort((keys[singles], labels[singles]))]
+    bounds = np.searchsorted(labels[singles], np.arange(targets.shape[1] + 1))
+    for label, wanted in enumerate(missing.T):
+        rest = singles[bounds[label] : bounds[label + 1]]
+        for split in (TEST, VALIDATION):
+            take = int(np.clip(wanted[split], 0, len(rest)))
+            splits[rest[:take]] = split
+            rest = rest[take:]
+    _give_every_split_every_class(labels, units, splits, targets)
+    return splits
+
+
+def _large_units(units: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
+    """The images of each unit of two or more, largest unit first, else in the order of their smallest keys."""
+    rows = np.flatnonzero(sizes[units] > 1)
+    rows = rows[np.lexsort((keys[rows], units[rows]))]
+    members = np.split(rows, np.flatnonzero(np.diff(units[rows])) + 1) if len(rows) else []
+    return sorted(members, key=lambda member: (-len(member), int(keys[member[0]])))
+
+
+def _give_every_split_every_class(
+    labels: np.ndarray, units: np.ndarray, splits: np.ndarray, targets: np.ndarray
+) -> None:
+    """Moves the smallest unit that another split can spare to each split that large units left without a class."""
+    counts = np.zeros_like(targets)
+    np.add.at(counts, (splits, labels), 1)
+    for split, label in np.argwhere((targets > 0) & (counts == 0)):
+        candidates = [np.flatnonzero(units == unit) for unit in np.unique(units[labels == label])]
+        for members in sorted(candidates, key=len):
+            unit = np.bincount(labels[members], minlength=targets.shape[1])
+            donor = splits[members[0]]
+            if donor != split and (counts[donor] - unit >= ((unit > 0) & (targets[donor] > 0))).all():
+                counts[donor] -= unit
+                counts[split] += unit
+                splits[members] = split
+                break
+
+
+def _require_enough(
+    labels: np.ndarray, units: np.ndarray, pool: np.ndarray, wanted: list[int], classes: tuple[str, ...]
+) -> None:
+    """Each class needs a unit for train and one for each split that is carved."""
+    pairs = np.unique(np.stack([labels[pool], units[pool]]), axis=1)
+    units_of_class = np.bincount(pairs[0], minlength=len(classes))
+    needed = 1 + len(wanted)
+    splits = " and ".join(NAMES[split] for split in (TRAIN, *wanted))
+    few = [f"{classes[label]!r} ({units_of_class[label]})" for label in np.flatnonzero(units_of_class < needed)]
+    if few:
+        raise InputError(
+            f"too few different images or groups to split into {splits}: {', '.join(few)}; "
+            f"each class needs {needed} or more."
+        )
+
+
+def _require_every_class(labels: np.ndarray, splits: np.ndarray, wanted: list[int], classes: tuple[str, ...]) -> None:
+    for split in (TRAIN, *wanted):
+        absent = np.setdiff1d(np.arange(len(classes)), labels[splits == split])
+        if len(absent):
+            names = ", ".join(repr(classes[label]) for label in absent)
+            raise InputError(
+                f"the groups leave no way to give the {NAMES[split]} split images of {names}; use smaller groups."
+            )

@@ -1,0 +1,69 @@
+"""Stage `prepare`: data/ and the prepare section of params.yaml in, the store out."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from recursight import params
+from recursight.data.examples import Progress
+from recursight.data.prepare import prepare
+from recursight.errors import InputError
+from recursight.layout import Layout
+from recursight.stages.progress import Report, progress
+
+
+def run(layout: Layout) -> None:
+    """Makes the store and says what it holds.
+
+    Raises:
+        InputError: if data/ is missing, or cannot be used as it is.
+    """
+    settings = params.load(layout.params).prepare
+    if not layout.data.exists():
+        raise InputError("data/ is missing: get it with `dvc pull`.")
+    started = time.perf_counter()
+    with progress_of("prepare") as report:
+        summary = prepare(
+            layout.data,
+            layout.store,
+            size=None if settings.size is None else (settings.size[0], settings.size[1]),
+            resize=settings.resize,
+            channels=settings.channels,
+            validation=settings.validation,
+            test=settings.test,
+            seed=settings.seed,
+            progress=report,
+        )
+    print(describe(summary, time.perf_counter() - started))
+
+
+@contextmanager
+def progress_of(title: str) -> Iterator[Progress]:
+    """Yields what a pass over a source reports to; the total is known only when it begins."""
+    with ExitStack() as stack:
+        report: Report | None = None
+        started = time.perf_counter()
+
+        def passed(done: int, total: int) -> None:
+            nonlocal report
+            report = report or stack.enter_context(progress(title, total))
+            report(done, f"{done / max(time.perf_counter() - started, 1e-9):,.0f} images/s")
+
+        yield passed
+
+
+def describe(summary: dict[str, Any], seconds: float) -> str:
+    """A few lines on a store."""
+    _, height, width, channels = summary["shape"]
+    splits = ", ".join(f"{name} {split['count']:,}" for name, split in summary["splits"].items())
+    lines = [
+        f"{summary['count']:,} images of {len(summary['classes'])} classes, {height}×{width}, "
+        f"{'grey' if channels == 1 else 'RGB'}, from {summary['source']['format']}: {splits} ({seconds:.1f} s)"
+    ]
+    if summary["left_out"]:
+        lines.append(f"{summary['left_out']:,} left out: equal to, or grouped with, an image of an evaluated split")
+    if summary["conflict_count"]:
+        lines.append(f"{summary['conflict_count']:,} images stand under two labels or more:")
+        lines += [f"  {' = '.join(ids)}" for ids in summary["conflicts"]]
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""Real data for every test: the embedded digits, and MNIST where a copy of it lies beside the repository."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recursight.data.prepare import prepare
+from recursight.data.readers import idx
+
+ROOT = Path(__file__).parents[1]
+MNIST = ROOT.parent / "shared" / "data" / "mnist"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded data set: 1,797 grey 8×8 images, 10 classes, as IDX files, made from scikit-learn. Only read it."""
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("digits")
+    source = load_digits()
+    idx.write(folder / "images-idx3-ubyte.gz", np.rint(source.images * (255 / 16)).astype(np.uint8))
+    idx.write(folder / "labels-idx1-ubyte.gz", source.target.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_store(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the embedded data set, as params.yaml has it prepared. Only read it."""
+    store = tmp_path_factory.mktemp("store") / "digits"
+    prepare(digits, store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """The four files of MNIST, if there is a copy."""
+    if not MNIST.is_dir():
+        pytest.skip(f"no copy of MNIST at {MNIST}")
+    return MNIST
+
+
+@pytest.fixture(scope="session")
+def mnist_store(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of MNIST. Only read it."""
+    store = tmp_path_factory.mktemp("store") / "mnist"
+    prepare(mnist, store)
+    return store
