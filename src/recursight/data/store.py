@@ -24,7 +24,8 @@ class Store:
     Attributes:
         images: uint8, N T H W C, memory-mapped and read-only.
         manifest: columns id (str), label (int, index into `classes`), split (one of `SPLITS`, or `left-out` for a
-            training image that a test or validation image equals), group (str, empty for none), sha256 (hex, of the stored pixels).
+            training image that a test or validation image equals), group (str, empty for none), sha256 (hex, of the
+            stored pixels).
         classes: names of the classes, in the order of their labels.
         mean: per channel, of the training split, on the scale 0 to 1.
         std: likewise; never zero.
