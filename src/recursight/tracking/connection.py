@@ -1,0 +1,180 @@
+"""The way to MLflow: which store, its creation, and what an unreachable one is called."""
+
+import logging
+import os
+import socket
+import time
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from recursight.errors import InputError
+from recursight.layout import Layout
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PATIENT = {"MAX_RETRIES": "5", "TIMEOUT": "30", "BACKOFF_FACTOR": "1"}
+HASTY = {"MAX_RETRIES": "1", "TIMEOUT": "10", "BACKOFF_FACTOR": "1"}
+
+
+class Unreachable(InputError):
+    """The tracking store does not answer, or answers with errors. Whatever was to be sent stays on disk."""
+
+
+def unreachable(uri: str, cause: Exception | None, consequence: str) -> Unreachable:
+    """The sentence for it; a cause other than silence is named."""
+    named = f" ({first_line(cause)})" if cause and not isinstance(cause, Unreachable) else ""
+    return Unreachable(f"tracking server {without_password(uri)} cannot be reached{named}: {consequence}")
+
+
+def outages() -> tuple[type[Exception], ...]:
+    """What a store that is down, slow or out of order raises."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (Unreachable, MlflowException, RequestException, SQLAlchemyError, OSError)
+
+
+def tracking_uri(layout: Layout) -> str:
+    """MLFLOW_TRACKING_URI, or a SQLite file in the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{layout.root / 'mlflow.db'}"
+
+
+def registry_uri(layout: Layout) -> str:
+    return os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(layout)
+
+
+def artifact_location(layout: Layout) -> str | None:
+    """Where an experiment's files go; a server decides that itself."""
+    uri = tracking_uri(layout)
+    return None if uri.startswith(("http://", "https://")) else (layout.root / "mlartifacts").as_uri()
+
+
+def connect(layout: Layout, http: dict[str, str] = PATIENT) -> "MlflowClient":
+    """Opens the store, which is created if it is a database that does not exist yet.
+
+    Args:
+        layout: of the project.
+        http: retries and timeouts in seconds of requests, where the environment does not set them.
+
+    Raises:
+        Unreachable: if the store does not answer.
+    """
+    _settle_environment(http)
+    uri = tracking_uri(layout)
+    if uri.startswith(("http://", "https://")) and not _listens(uri):
+        raise unreachable(uri, None, "start it, or set MLFLOW_TRACKING_URI to one that runs.")
+    from mlflow import MlflowClient
+
+    _silence()
+    try:
+        with _creating(uri):
+            client = MlflowClient(tracking_uri=uri, registry_uri=registry_uri(layout))
+            client.search_experiments(max_results=1)
+    except outages() as error:
+        raise unreachable(uri, error, "start it, or set MLFLOW_TRACKING_URI to one that runs.") from None
+    return client
+
+
+def ensure_store(layout: Layout) -> None:
+    """Creates the store before several processes need it at once. Cheap if it exists; raises Unreachable."""
+    connect(layout)
+
+
+def experiment_id(client: "MlflowClient", layout: Layout, name: str) -> str:
+    """Finds or creates an experiment.
+
+    Raises:
+        InputError: if it was deleted in MLflow.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_location(layout)))
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise InputError(
+            f"MLflow's experiment {name!r} is deleted: name another in params.yaml (registry.experiment), or restore "
+            f"it with `mlflow experiments restore -x {found.experiment_id}`."
+        )
+    return str(found.experiment_id)
+
+
+@contextmanager
+def fluent(layout: Layout) -> Iterator[Any]:
+    """Points MLflow's global functions at the project's store for the length of a block, and yields `mlflow`."""
+    import mlflow
+
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    tracking, registry = tracking_uri(layout), registry_uri(layout)
+    mlflow.set_tracking_uri(tracking)
+    mlflow.set_registry_uri(registry)
+    try:
+        yield mlflow
+    finally:
+        mlflow.set_tracking_uri("")
+        mlflow.set_registry_uri("")
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def without_password(uri: str) -> str:
+    parts = urllib.parse.urlsplit(uri)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.password else uri
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+def _settle_environment(http: dict[str, str]) -> None:
+    os.environ.pop("MLFLOW_RUN_ID", None)  # a parent's: the run would be written over
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name, value in http.items():
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+
+
+def _silence() -> None:
+    """MLflow and its database migrations tell of every step; only warnings are for users."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+def _listens(uri: str, attempts: int = 2, timeout_seconds: float = 3) -> bool:
+    """Whether anything accepts connections there; known at once, where HTTP's retries take half a minute."""
+    parts = urllib.parse.urlsplit(uri)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    for attempt in range(attempts):
+        try:
+            with socket.create_connection((parts.hostname or "", port), timeout=timeout_seconds):
+                return True
+        except OSError:
+            time.sleep(0.2 * (attempt + 1 < attempts))
+    return False
+
+
+def _creating(uri: str) -> Any:
+    """Holds other processes back from a SQLite file: the first contact creates its tables, which must happen once."""
+    if not uri.startswith("sqlite:///"):
+        return nullcontext()
+    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(database.with_name(f".{database.name}.lock"))

@@ -1,0 +1,185 @@
+"""The process beside a training that keeps its MLflow run: `python -m recursight.tracking.recorder`, fed by `live`.
+
+It reads JSON lines: the opening, `{"epoch": {...}, "at_ms": ...}` after each epoch, `{"end": status}`. Input that ends
+without an end means that the training was killed. Exit status 0 says that the run is complete.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from recursight.errors import InputError
+from recursight.layout import Layout
+from recursight.params import load
+from recursight.provenance import git_commit
+from recursight.tracking import runs
+from recursight.tracking.connection import HASTY, connect, experiment_id, outages, tracking_uri, unreachable
+from recursight.tracking.results import result_in
+from recursight.tracking.sending import epoch_metrics, epochs_of, log, log_lineage, send_training
+from recursight.tracking.synchronise import lock_path
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CONSEQUENCE = "training goes on; `recursight track sync` sends what is missing."
+RETRY_SECONDS = 15.0
+LAST_WORDS_SECONDS = 10  # what remains after the training is gone
+
+
+class Recorder:
+    """Keeps one run. Nothing that the store does can make it fail; it tries again later."""
+
+    def __init__(self, opening: dict[str, Any]) -> None:
+        self.layout = Layout(Path(opening["root"]))
+        self.owner = runs.Owner(**opening["owner"])
+        self.opening = opening
+        self.card = opening["card"]
+        self.unsent: list[dict[str, Any]] = []
+        self.client: MlflowClient | None = None
+        self.experiment = self.run_id = ""
+        self.finished_before = self.told = False
+        self.next_attempt = 0.0
+
+    def attempt(self) -> bool:
+        """Sends what is waiting; whether nothing is left."""
+        if time.monotonic() < self.next_attempt:
+            return False
+        try:
+            self._send_epochs(self._connected())
+        except outages() as error:
+            self._tell(error)
+            self.next_attempt = time.monotonic() + RETRY_SECONDS
+            return False
+        return True
+
+    def finish(self, status: str) -> bool:
+        """Ends the run; whether all of it is in the store."""
+        try:
+            if status == "FINISHED":
+                with FileLock(lock_path(self.layout), timeout=LAST_WORDS_SECONDS):
+                    return self._complete(self._connected())
+            client = self._connected()
+            self._send_epochs(client)
+            if self.run_id:
+                client.set_terminated(self.run_id, status)
+            return True
+        except Timeout:  # a synchronisation is at work, and may have read the disk before
+            return False
+        except outages() as error:
+            self._tell(error)
+            return False
+
+    def _connected(self) -> "MlflowClient":
+        """Connects once, and ends the runs of the dead."""
+        if self.client is None:
+            client = connect(self.layout, HASTY)
+            self.experiment = experiment_id(client, self.layout, self.opening["experiment"])
+            runs.reap(client, self.experiment)
+            self.client = client
+        return self.client
+
+    def _send_epochs(self, client: "MlflowClient") -> None:
+        if not self.run_id and not self.finished_before:
+            self._begin(client)
+        if self.run_id and self.unsent:
+            metrics = [
+                metric for message in self.unsent for metric in epoch_metrics(message["epoch"], message["at_ms"])
+            ]
+            log(client, self.run_id, metrics=metrics)
+        self.unsent.clear()
+
+    def _begin(self, client: "MlflowClient") -> None:
+        """Finds the run that a cut-off training left, or creates one; neither if the same training is told already."""
+        digest = self.card["training_digest"]
+        if runs.find_finished(client, self.experiment, runs.TRAINING, digest):
+            self.finished_before = True
+            return
+        tags = runs.tags_of(self.card, git_commit(self.layout.root)) | self.owner.tags
+        unfinished = runs.find_unfinished(client, self.experiment, digest, self.layout.root)
+        if unfinished:
+            known = epochs_of(client, unfinished.info.run_id)
+            self.unsent = [message for message in self.unsent if message["epoch"]["epoch"] not in known]
+            runs.adopt_run(client, unfinished.info.run_id, tags)
+            self.run_id = unfinished.info.run_id
+        else:
+            self.run_id = runs.create_run(client, self.experiment, self.opening["name"], tags)
+        log(client, self.run_id, params=runs.params_of(self.card))
+        log_lineage(client, self.run_id, self.layout, self.card)
+
+    def _complete(self, client: "MlflowClient") -> bool:
+        """Everything about the finished training comes from its files."""
+        result = result_in(Path(self.opening["bundle"]))
+        if result is None or result.card["training_digest"] != self.card["training_digest"]:
+            return False
+        if not runs.find_finished(client, self.experiment, runs.BUNDLE, result.digest):
+            params = load(self.layout.params)
+            send_training(client, self.layout, params, self.experiment, result, self.run_id or None)
+        return True
+
+    def _tell(self, error: Exception) -> None:
+        if not self.told:
+            print(unreachable(tracking_uri(self.layout), error, CONSEQUENCE), file=sys.stderr, flush=True)
+        self.told = True
+
+
+def record() -> bool:
+    """Follows a training to its end; whether its run is complete."""
+    lines = Lines(sys.stdin.fileno())
+    first = lines.wait(None)
+    if not first:
+        return False
+    recorder = Recorder(first[0])
+    messages = first[1:]
+    while True:
+        for message in messages:
+            if "end" in message:
+                return recorder.finish(message["end"])
+            recorder.unsent.append(message)
+        if lines.closed:
+            signal.alarm(LAST_WORDS_SECONDS)
+            recorder.finish("KILLED")
+            return False
+        done = recorder.attempt()
+        messages = lines.wait(None if done else 1.0)
+
+
+class Lines:
+    """JSON lines from a pipe, as they come."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.closed = False
+        self._rest = b""
+
+    def wait(self, timeout_seconds: float | None) -> list[dict[str, Any]]:
+        """What has come; waits for more if there is nothing."""
+        ready, _, _ = select.select([self.descriptor], [], [], timeout_seconds)
+        if not ready:
+            return []
+        chunk = os.read(self.descriptor, 1 << 20)
+        self.closed = not chunk
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the training, which says how it ended
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # likewise; it is killed if it takes too long
+    if "--gently" in sys.argv:
+        os.nice(19)  # a training on a full machine keeps its cores
+    try:
+        return 0 if record() else 1
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

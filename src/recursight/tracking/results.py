@@ -1,0 +1,127 @@
+"""What has been trained and evaluated, read from the files that the stages write."""
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recursight.files import digest, read_json
+from recursight.layout import Layout
+
+LIGHT_FILES = ("card.json", "training.json", "history.csv", "gradient_norms.csv")  # of a bundle: all but the weights
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished training, and its evaluation if there is one.
+
+    Attributes:
+        bundle: folder of the bundle; the weights may be absent.
+        evaluation: folder of the evaluation of these very weights.
+    """
+
+    bundle: Path
+    evaluation: Path | None
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        card: dict[str, Any] = read_json(self.bundle / "card.json")
+        return card
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        training: dict[str, Any] = read_json(self.bundle / "training.json")
+        return training
+
+    @property
+    def digest(self) -> str:
+        """The same as `models.bundle.Card.digest`, without importing torch."""
+        return digest(self.card)
+
+    @property
+    def started_at_ms(self) -> int:
+        return _milliseconds(self.training["started_at"])
+
+    @property
+    def finished_at_ms(self) -> int:
+        return _milliseconds(self.training["finished_at"])
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return [{key: float(value) for key, value in row.items()} for row in _rows(self.bundle / "history.csv")]
+
+    @property
+    def gradient_norms(self) -> list[dict[str, str]]:
+        path = self.bundle / "gradient_norms.csv"
+        return _rows(path) if path.is_file() else []
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Of the evaluation, which must exist."""
+        assert self.evaluation is not None
+        metrics: dict[str, Any] = read_json(self.evaluation / "metrics.json")
+        return metrics
+
+    @property
+    def evaluation_digest(self) -> str | None:
+        """Names one evaluation: two of the same weights differ at least in the latency that they measured."""
+        if self.evaluation is None:
+            return None
+        return hashlib.sha256((self.evaluation / "metrics.json").read_bytes()).hexdigest()
+
+
+def result_in(bundle: Path, evaluation: Path | None = None) -> Result | None:
+    """Reads two folders; None if the training is not finished. An evaluation of other weights is left out."""
+    if not all((bundle / name).is_file() for name in ("card.json", "training.json", "history.csv")):
+        return None
+    result = Result(bundle, None)
+    metrics = evaluation / "metrics.json" if evaluation else None
+    if metrics and metrics.is_file() and read_json(metrics).get("bundle_digest") == result.digest:
+        return Result(bundle, evaluation)
+    return result
+
+
+def results(layout: Layout) -> list[Result]:
+    """Everything under artifacts/candidates, by name and seed."""
+    bundles = sorted((layout.artifacts / "candidates").glob("*/seed-*"))
+    found = (result_in(bundle, layout.evaluation(bundle.parent.name) / bundle.name) for bundle in bundles)
+    return [result for result in found if result is not None]
+
+
+def source_digest(layout: Layout, data_digest: str) -> str | None:
+    """DVC's MD5 of the data that a store was prepared from.
+
+    Args:
+        layout: of the project.
+        data_digest: of the store.
+
+    Returns:
+        None if the store on disk is another one, or DVC has no record of its making.
+    """
+    summary = layout.store / "store.json"
+    if not summary.is_file() or read_json(summary).get("digest") != data_digest:
+        return None
+    lock = layout.root / "dvc.lock"
+    if lock.is_file():
+        stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+        for dependency in stages.get("prepare", {}).get("deps", []):
+            if dependency.get("path") == layout.data.name:
+                return str(dependency.get("md5"))
+    if layout.data_dvc.is_file():
+        outputs = (yaml.safe_load(layout.data_dvc.read_text(encoding="utf-8")) or {}).get("outs", [])
+        return next((str(output["md5"]) for output in outputs if "md5" in output), None)
+    return None
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _milliseconds(moment: str) -> int:
+    return round(datetime.fromisoformat(moment).timestamp() * 1000)

@@ -1,0 +1,136 @@
+"""The MLflow run of a training: its tags, how it is found again, and what becomes of a dead one."""
+
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from recursight.params import Params
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+TRAINING = "recursight.training_digest"
+BUNDLE = "recursight.bundle_digest"
+EVALUATION = "recursight.evaluation_digest"
+HOST = "recursight.host"
+PID = "recursight.pid"
+STARTED = "recursight.process_started"
+ROOT = "recursight.root"
+KEY = "recursight.key"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process whose death ends a run; its start time tells it from a later one with the same id."""
+
+    host: str
+    pid: int
+    started: float
+    root: str
+
+    @classmethod
+    def process(cls, root: Path, pid: int | None = None) -> "Owner":
+        pid = pid or os.getpid()
+        return cls(socket.gethostname(), pid, psutil.Process(pid).create_time(), str(root))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {HOST: self.host, PID: str(self.pid), STARTED: f"{self.started:.2f}", ROOT: self.root}
+
+
+def run_name(params: Params, candidate: str, seed: int) -> str:
+    """The candidate's name; with its seed where there are several."""
+    return candidate if params.seeds == [seed] else f"{candidate}-seed-{seed}"
+
+
+def tags_of(card: dict[str, Any], git_commit: str | None) -> dict[str, str]:
+    """What runs are grouped and found by in the UI: `candidate` (over its seeds) and `data` (over everything)."""
+    tags = {
+        "candidate": card["candidate"],
+        "seed": str(card["seed"]),
+        "data": card["data_digest"][:12],
+        TRAINING: card["training_digest"],
+        "recursight.data_digest": card["data_digest"],
+        "mlflow.source.name": f"recursight train {card['candidate']}",
+        "mlflow.source.type": "LOCAL",
+    }
+    if git_commit:
+        tags |= {"git_commit": git_commit, "mlflow.source.git.commit": git_commit.removesuffix("-dirty")}
+    return tags
+
+
+def params_of(card: dict[str, Any]) -> dict[str, str]:
+    """Parameters, flattened, under the names that they have in params.yaml."""
+    settings = {"seed": card["seed"]} | card["architecture"] | {"train": card["training"]}
+    return {key: str(value) for key, value in flattened(settings).items()}
+
+
+def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} to {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def find_finished(client: "MlflowClient", experiment: str, tag: str, value: str) -> "Run | None":
+    """The run of a finished training."""
+    condition = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
+    return next(iter(client.search_runs([experiment], condition, max_results=1)), None)
+
+
+def find_unfinished(client: "MlflowClient", experiment: str, training_digest: str, root: Path) -> "Run | None":
+    """A run of the same training that was cut off, to be continued; never one that another process still writes."""
+    condition = f"tags.`{TRAINING}` = '{training_digest}' and attributes.status != 'FINISHED'"
+    for run in client.search_runs([experiment], condition):
+        if run.info.status != "RUNNING" or is_dead(run) or run.data.tags.get(ROOT) == str(root):
+            return run
+    return None
+
+
+def create_run(
+    client: "MlflowClient", experiment: str, name: str, tags: dict[str, str], started_at_ms: int | None = None
+) -> str:
+    """Creates a run once, even if the answer of a first attempt is lost and the request is sent again."""
+    key = uuid.uuid4().hex
+    run = client.create_run(experiment, start_time=started_at_ms, tags=tags | {KEY: key}, run_name=name)
+    for twin in client.search_runs([experiment], f"tags.`{KEY}` = '{key}'"):
+        if twin.info.run_id != run.info.run_id:
+            client.delete_run(twin.info.run_id)
+    return str(run.info.run_id)
+
+
+def adopt_run(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None:
+    """Makes a cut-off run one's own."""
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    client.update_run(run_id, status="RUNNING")
+
+
+def reap(client: "MlflowClient", experiment: str) -> list[str]:
+    """Ends the runs of this machine whose process is gone, as KILLED; returns their ids."""
+    condition = f"tags.`{HOST}` = '{socket.gethostname()}' and attributes.status = 'RUNNING'"
+    dead = [run.info.run_id for run in client.search_runs([experiment], condition) if is_dead(run)]
+    for run_id in dead:
+        client.set_terminated(run_id, "KILLED")
+    return dead
+
+
+def is_dead(run: "Run") -> bool:
+    """Whether the process that owned the run is surely gone; unknown, as on another machine, is not dead."""
+    tags = run.data.tags
+    if tags.get(HOST) != socket.gethostname() or PID not in tags:
+        return False
+    try:
+        process = psutil.Process(int(tags[PID]))
+        same = abs(process.create_time() - float(tags[STARTED])) < 1
+        return not same or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
