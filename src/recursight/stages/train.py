@@ -70,6 +70,22 @@ class Training:
             }
         )
 
+    @property
+    def card(self) -> dict[str, Any]:
+        """What is known of the bundle before there is one."""
+        return {
+            "candidate": self.name,
+            "seed": self.seed,
+            "architecture": self.candidate.architecture,
+            "classes": list(self.store.classes),
+            "input_shape": list(self.store.shape[1:]),
+            "mean": list(self.store.mean),
+            "std": list(self.store.std),
+            "training": self.settings.model_dump(),
+            "training_digest": self.digest,
+            "data_digest": self.store.digest,
+        }
+
     def build(self) -> Classifier:
         """The network before its first step."""
         torch.manual_seed(self.seed)
@@ -130,30 +146,16 @@ def train_once(layout: Layout, training: Training, folder: Path, params: Params)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     checkpoint = layout.checkpoint(training.name, training.seed)
     model = training.build()
-    with live(layout, training.name, training.seed, training.digest) as tracker:
+    with live(layout, params, training.card, folder) as tracker:
         reached = _train(model, training, checkpoint, tracker)
-    # Shown where training begins: there each step's pull is the architecture's own.
-    norms = gradient_norms(training.build(), *_probe(training))
-    model.load_state_dict(reached.best_weights)
-    save_bundle(
-        folder,
-        model,
-        candidate=training.name,
-        seed=training.seed,
-        architecture=training.candidate.architecture,
-        classes=list(training.store.classes),
-        input_shape=list(training.store.shape[1:]),
-        mean=list(training.store.mean),
-        std=list(training.store.std),
-        training=training.settings.model_dump(),
-        training_digest=training.digest,
-        data_digest=training.store.digest,
-        best_epoch=reached.best_epoch,
-    )
-    history = pd.DataFrame([asdict(epoch) for epoch in reached.history])
-    history.to_csv(folder / "history.csv", index=False)
-    pd.DataFrame([asdict(norm) for norm in norms]).to_csv(folder / "gradient_norms.csv", index=False)
-    write_json(folder / "training.json", _account(layout, training, reached, started_at))
+        # Shown where training begins: there each step's pull is the architecture's own.
+        norms = gradient_norms(training.build(), *_probe(training))
+        model.load_state_dict(reached.best_weights)
+        save_bundle(folder, model, **training.card, best_epoch=reached.best_epoch)
+        history = pd.DataFrame([asdict(epoch) for epoch in reached.history])
+        history.to_csv(folder / "history.csv", index=False)
+        pd.DataFrame([asdict(norm) for norm in norms]).to_csv(folder / "gradient_norms.csv", index=False)
+        write_json(folder / "training.json", _account(layout, training, reached, started_at))
 
 
 def _train(model: Classifier, training: Training, checkpoint: Path, tracker: Any) -> Progress:
