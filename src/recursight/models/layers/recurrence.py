@@ -40,7 +40,7 @@ class Recurrence(nn.Module):
 
     def initial_state(self, x: Tensor) -> State:
         """Zeros (B, H) for each part of the state."""
-        return tuple(x.new_zeros(len(x), self.hidden) for _ in self.states)
+        return tuple(x.new_zeros(x.shape[0], self.hidden) for _ in self.states)
 
     def unroll(self, inputs: Tensor) -> list[State]:
         """The state after each step, by the plain form."""

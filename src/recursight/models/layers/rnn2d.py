@@ -37,7 +37,7 @@ class RNN2D(Recurrence):
         """The states (B, rows, H) of each anti-diagonal; rows outside the image are zero."""
         rows = torch.arange(grid.shape[1], device=grid.device)
         diagonals = skew(self.input(grid))  # B rows diagonals H
-        state: State = (diagonals.new_zeros(len(grid), grid.shape[1], self.hidden),)
+        state: State = (diagonals.new_zeros(grid.shape[0], grid.shape[1], self.hidden),)
         states: list[State] = []
         for diagonal, x in enumerate(diagonals.unbind(dim=2)):
             (h,) = self.step(x, state)
