@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from recursight.evaluation.scores import normalised
+from recursight.evaluation.table import certainty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,18 +23,18 @@ MOST_NUMBERED = 20  # classes up to which a confusion matrix has its numbers in 
 PLAIN = {"parse_math": False}  # a class may be called `$x$`
 
 
-def draw_confusion(path: Path, counts: np.ndarray, classes: list[str]) -> None:
+def draw_confusion(path: Path, counts: np.ndarray, shares: np.ndarray, classes: list[str]) -> None:
     """Confusion matrix, counts and shares of each actual class side by side.
 
     Args:
         path: of the PNG.
         counts: K × K, row = actual, column = predicted.
+        shares: the same as shares of each row; NaN in the row of a class without images.
         classes: K names.
     """
     side = float(np.clip(0.36 * len(classes) + 1.2, 4.2, 11))
     figure = _figure(2 * side + 0.9, side + 0.7)
     left, right = figure.subplots(1, 2)
-    shares = normalised(counts)
     _matrix(left, counts.astype(float), classes, [f"{value:d}" for value in counts.ravel()], side)
     _matrix(right, shares, classes, [_share(value) for value in shares.ravel()], side)
     wrong = counts.sum() - np.trace(counts)
@@ -178,13 +178,6 @@ def draw_mistakes(path: Path, images: np.ndarray, captions: list[tuple[str, str,
     for axes in grid[len(captions) :]:
         axes.set_visible(False)
     _save(figure, path)
-
-
-def certainty(confidence: float) -> str:
-    """A probability for people, who take `100 %` for certain."""
-    if confidence > 0.999:
-        return ">99.9 %"
-    return f"{100 * confidence:.0f} %" if confidence < 0.99 else f"{100 * confidence:.1f} %"
 
 
 def drawable(image: np.ndarray) -> np.ndarray:

@@ -126,11 +126,11 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     Returns:
         The probability of a difference at least this large by chance; 1 where they never differ.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr  # the binomial distribution, without half a second of scipy.stats
 
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
-    return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)))
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
 def mcnemar_over_seeds(first: np.ndarray, second: np.ndarray) -> float:

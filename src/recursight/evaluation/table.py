@@ -59,6 +59,13 @@ def p_value(value: float) -> str:
     return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
+def certainty(confidence: float) -> str:
+    """A probability for people, who take `100 %` for certain."""
+    if confidence > 0.999:
+        return ">99.9 %"
+    return f"{100 * confidence:.0f} %" if confidence < 0.99 else f"{100 * confidence:.1f} %"
+
+
 def ranking_table(rows: Rows, confidence: float) -> "Table":
     """For a rich console."""
     from rich import box

@@ -144,7 +144,8 @@ def _write_test(folder: Path, answers: Answers, store: Store, settings: Evaluate
     """Confusion, per-class scores, reliability and mistakes on the test split, as tables and pictures."""
     classes = list(store.classes)
     counts = scores.confusion(answers.actual, answers.predicted, len(classes))
-    for file, values in (("confusion", counts), ("confusion_normalised", scores.normalised(counts))):
+    shares = scores.normalised(counts)
+    for file, values in (("confusion", counts), ("confusion_normalised", shares)):
         table = pd.DataFrame(values, columns=classes)
         table.insert(0, "actual", classes, allow_duplicates=True)
         table.to_csv(folder / f"{file}.csv", index=False)
@@ -153,7 +154,7 @@ def _write_test(folder: Path, answers: Answers, store: Store, settings: Evaluate
         answers.actual, answers.probabilities, bins=settings.calibration_bins, confidence=settings.confidence
     )
     bins.to_csv(folder / "reliability.csv", index=False)
-    pictures.draw_confusion(folder / "confusion.png", counts, classes)
+    pictures.draw_confusion(folder / "confusion.png", counts, shares, classes)
     error = figures["test"]["calibration_error"]
     pictures.draw_reliability(folder / "reliability.png", bins, error, settings.confidence)
     _draw_mistakes(folder / "mistakes.png", answers, store, settings.mistakes)
