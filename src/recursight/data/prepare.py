@@ -1,11 +1,10 @@
 """From any source to the one store: decode, fit, write, split. One pass, and never more in memory than a few chunks.
 
-What grows with the number of images is about 150 bytes for each: its id, label, group, hash and pixel sums.
+What grows with the number of images is about 150 bytes for each: id, label, group, hash and pixel sums.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,14 +14,14 @@ import pyarrow.parquet as pq
 
 from recursight import files
 from recursight.data import split as splitting
-from recursight.data.examples import Example, Findings, Progress, examples
+from recursight.data.examples import Progress, examples
+from recursight.data.findings import Findings, Shape
 from recursight.data.images import Channels, Resize, decode
 from recursight.data.readers import open_source
 from recursight.data.records import SPLITS
 from recursight.errors import InputError
 
 FORMAT = 1
-_LISTED_CONFLICTS = 100
 
 
 def prepare(
@@ -58,24 +57,27 @@ def prepare(
     Raises:
         InputError: with everything that is wrong with the source. No file is changed then.
     """
-    opened = open_source(source)
-    findings = Findings()
-    columns = Columns(opened.classes)
+    findings = Findings(open_source(source))
+
+    def keep(shape: Shape) -> bool:  # images of a second shape are refused below; the pass goes on to tell all faults
+        return not findings.shapes or (shape in findings.shapes and len(findings.shapes) == 1)
+
+    def fit(image: bytes | np.ndarray) -> np.ndarray:
+        return decode(image, size, resize, channels)
+
     with files.replacing(folder) as staging:
         staging.mkdir()
         with (staging / "images.npy").open("wb") as stream:
             writer = ImageWriter(stream)
-            chunks = examples(opened, lambda record: decode(record.image, size, resize, channels), findings, progress)
-            for chunk in chunks:
-                if len(findings.shapes) > 1:
-                    continue  # refused below; the pass goes on, to tell everything that is wrong
-                pixels = np.stack([example.pixels for example in chunk])
-                writer.append(pixels)
-                columns.append(chunk, pixels)
-            findings.refuse(opened, skip_bad)
+            for chunk in examples(findings, fit, keep, progress):
+                if len(findings.shapes) == 1:
+                    writer.append(np.stack([example.pixels for example in chunk if example.pixels is not None]))
+            findings.refuse(skip_bad)
             _require_one_shape(findings)
             writer.finish()
-        summary = columns.write(staging, opened.format, next(iter(findings.shapes)), validation, test, seed)
+        splits = findings.splits(validation, test, seed)
+        _write_manifest(staging / "manifest.parquet", findings, splits)
+        summary = _summary(findings, splits, writer)
         files.write_json(staging / "store.json", summary)
     return summary | {"skipped": [str(fault) for fault in findings.faults]}
 
@@ -91,6 +93,7 @@ class ImageWriter:
         self.stream = stream
         self.count = 0
         self.shape: tuple[int, ...] = ()
+        self._sums: list[np.ndarray] = []
 
     def append(self, pixels: np.ndarray) -> None:
         """Appends (B, H, W, C) uint8 images."""
@@ -99,144 +102,98 @@ class ImageWriter:
             self._write_header()
         self.count += len(pixels)
         self.stream.write(pixels.data)
+        sums = pixels.sum(axis=(1, 2), dtype=np.int64)
+        squares = np.square(pixels, dtype=np.uint16).sum(axis=(1, 2), dtype=np.int64)
+        self._sums.append(np.stack([sums, squares]))
 
     def finish(self) -> None:
         self.stream.seek(0)
         self._write_header()
+
+    def moments(self, chosen: np.ndarray) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel of the chosen images, on the scale 0 to 1; from exact sums."""
+        sums = np.concatenate(self._sums, axis=1)[:, chosen].sum(axis=1)
+        pixels = int(chosen.sum()) * self.shape[1] * self.shape[2]
+        mean = sums[0] / pixels
+        deviation = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 1.0))  # a grey level at least: never divide by zero
+        return [round(float(value), 6) for value in mean / 255], [round(float(value), 6) for value in deviation / 255]
 
     def _write_header(self) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
         np.lib.format.write_array_header_1_0(self.stream, header)
 
 
-class Columns:
-    """What is kept of each image until the splits are known; in arrays, since there may be millions."""
-
-    def __init__(self, classes: tuple[str, ...]) -> None:
-        self.classes = classes
-        self.label_of = {name: number for number, name in enumerate(classes)}
-        self.split_of: dict[str | None, int] = {name: number for number, name in enumerate(SPLITS)}
-        self.split_of[None] = splitting.UNSAID
-        self.group_of: dict[str | None, int] = {None: -1}
-        self.ids: list[pa.Array] = []
-        self.numbers: list[np.ndarray] = []
-        self.sha256: list[np.ndarray] = []
-        self.sums: list[np.ndarray] = []
-
-    def append(self, chunk: list[Example], pixels: np.ndarray) -> None:
-        """Adds a chunk of examples, whose pixels are also given stacked (B, H, W, C)."""
-        records = [example.record for example in chunk]
-        groups = [self.group_of.setdefault(record.group, len(self.group_of) - 1) for record in records]
-        numbers = [
-            (self.label_of[record.label], self.split_of[record.split], group)
-            for record, group in zip(records, groups, strict=True)
-        ]
-        self.ids.append(pa.array([record.id for record in records], pa.string()))
-        self.numbers.append(np.array(numbers, np.int32))
-        self.sha256.append(np.frombuffer(b"".join(example.sha256 for example in chunk), np.uint8).reshape(-1, 32))
-        first = pixels.sum(axis=(1, 2), dtype=np.int64)
-        second = np.square(pixels, dtype=np.uint16).sum(axis=(1, 2), dtype=np.int64)
-        self.sums.append(np.stack([first, second]))
-
-    def write(
-        self, folder: Path, format: str, shape: tuple[int, int, int], validation: float, test: float, seed: int
-    ) -> dict[str, Any]:
-        """Splits, writes manifest.parquet and returns the content of store.json."""
-        labels, official, groups = (column.astype(np.int64) for column in np.concatenate(self.numbers).T)
-        sha256 = np.concatenate(self.sha256)
-        ids = pa.chunked_array(self.ids)
-        splits = splitting.assign(
-            labels,
-            official,
-            splitting.units_of(sha256, groups),
-            sha256,
-            classes=self.classes,
-            validation=validation,
-            test=test,
-            seed=seed,
-        )
-        names = [name or "" for name in self.group_of]
-        manifest = pa.table(
-            {
-                "id": ids,
-                "label": pa.array(labels),
-                "split": pa.array(splitting.NAMES).take(pa.array(splits)),
-                "group": pa.array(names, pa.string()).take(pa.array(groups + 1)),
-                "sha256": pa.array([row.tobytes().hex() for row in sha256], pa.string()),
-            }
-        )
-        pq.write_table(manifest, folder / "manifest.parquet", compression="zstd")
-        mean, std = self._moments(splits == splitting.TRAIN, shape)
-        full_shape = [1, *shape]
-        clashes, clash_count = _conflicts(sha256, labels, ids)
-        return {
-            "format": FORMAT,
-            "classes": list(self.classes),
-            "shape": full_shape,
-            "count": len(labels),
-            "splits": {name: self._counts(labels[splits == number]) for number, name in enumerate(SPLITS)},
-            "left_out": int((splits == splitting.OUT).sum()),
-            "mean": mean,
-            "std": std,
-            "digest": _digest(full_shape, self.classes, manifest),
-            "source": {"format": format},
-            "conflicts": clashes,
-            "conflict_count": clash_count,
+def _write_manifest(path: Path, findings: Findings, splits: np.ndarray) -> None:
+    groups, names = findings.groups, findings.group_names
+    manifest = pa.table(
+        {
+            "id": findings.ids,
+            "label": pa.array(findings.labels),
+            "split": pa.array(splitting.NAMES).take(pa.array(splits)),
+            "group": pa.array(names, pa.string()).take(pa.array(groups % len(names))),
+            "sha256": pa.array([row.tobytes().hex() for row in findings.sha256], pa.string()),
         }
+    )
+    pq.write_table(manifest, path, compression="zstd")
 
-    def _counts(self, labels: np.ndarray) -> dict[str, Any]:
-        counts = np.bincount(labels, minlength=len(self.classes)).tolist()
-        return {"count": len(labels), "classes": dict(zip(self.classes, counts, strict=True))}
 
-    def _moments(self, chosen: np.ndarray, shape: tuple[int, int, int]) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel, on the scale 0 to 1; exact sums, so independent of the order."""
-        sums = np.concatenate(self.sums, axis=1)[:, chosen].sum(axis=1)
-        pixels = int(chosen.sum()) * shape[0] * shape[1]
-        mean = sums[0] / pixels
-        std = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 1.0))  # one grey level at least: never divide by zero
-        return [round(float(value), 6) for value in mean / 255], [round(float(value), 6) for value in std / 255]
+def _summary(findings: Findings, splits: np.ndarray, writer: ImageWriter) -> dict[str, Any]:
+    classes, labels = findings.source.classes, findings.labels
+    mean, deviation = writer.moments(splits == splitting.TRAIN)
+    conflicts, conflict_count = findings.conflicts()
+
+    def counts(chosen: np.ndarray) -> dict[str, Any]:
+        of_class = np.bincount(labels[chosen], minlength=len(classes)).tolist()
+        return {"count": int(chosen.sum()), "classes": dict(zip(classes, of_class, strict=True))}
+
+    return {
+        "format": FORMAT,
+        "classes": list(classes),
+        "shape": list(writer.shape),
+        "count": writer.count,
+        "splits": {name: counts(splits == number) for number, name in enumerate(SPLITS)},
+        "left_out": int((splits == splitting.OUT).sum()),
+        "mean": mean,
+        "std": deviation,
+        "digest": _digest(findings, splits, writer.shape),
+        "source": {"format": findings.source.format},
+        "conflicts": conflicts,
+        "conflict_count": conflict_count,
+    }
+
+
+def _digest(findings: Findings, splits: np.ndarray, shape: tuple[int, ...]) -> str:
+    """SHA-256 over what decides a training: the shape, the classes, and each image's id, label, split and hash."""
+    digest = hashlib.sha256(files.digest({"shape": shape, "classes": findings.source.classes}).encode())
+    start = 0
+    labels, sha256 = findings.labels, findings.sha256
+    for ids in findings.ids.chunks:
+        rows = range(start, start + len(ids))
+        lines = (
+            f"{id}\0{labels[row]}\0{splitting.NAMES[splits[row]]}\0{sha256[row].tobytes().hex()}\n"
+            for row, id in zip(rows, ids.to_pylist(), strict=True)
+        )
+        digest.update("".join(lines).encode())
+        start += len(ids)
+    return digest.hexdigest()
 
 
 def _require_one_shape(findings: Findings) -> None:
-    shapes = findings.shapes
-    if len({shape[:2] for shape in shapes}) > 1:
-        sizes = Counter[tuple[int, int]]()
-        for shape, count in shapes.items():
-            sizes[shape[:2]] += count
-        examples_of = {shape[:2]: name for shape, name in findings.first_of_shape.items()}
-        commonest = sizes.most_common(5)
-        listed = ", ".join(f"{h}×{w} ({count:,}, such as {examples_of[h, w]})" for (h, w), count in commonest)
+    sizes: Counter[tuple[int, int]] = Counter()
+    first: dict[tuple[int, int], str] = {}
+    for (height, width, channels), count in findings.shapes.items():
+        sizes[height, width] += count
+        first.setdefault((height, width), findings.first_of_shape[height, width, channels])
+    if len(sizes) > 1:
+        common = sizes.most_common(5)
+        listed = ", ".join(f"{h}×{w} ({count:,}, such as {first[h, w]})" for (h, w), count in common)
         raise InputError(
             f"the images have {len(sizes):,} sizes: {listed}{', ...' if len(sizes) > 5 else ''}; "
-            f"set prepare.size in params.yaml, such as size: {list(commonest[0][0])}."
+            f"set prepare.size in params.yaml, such as size: {list(common[0][0])}."
         )
-    if len(shapes) > 1:
-        listed = ", ".join(
-            f"{count:,} {'grey' if shape[2] == 1 else 'RGB'} (such as {findings.first_of_shape[shape]})"
-            for shape, count in shapes.most_common()
+    if len(findings.shapes) > 1:
+        listed = " and ".join(
+            f"{count:,} {'grey' if shape[2] == 1 else 'RGB'} images (such as {findings.first_of_shape[shape]})"
+            for shape, count in findings.shapes.most_common()
         )
-        raise InputError(
-            f"the images have different channels: {listed}; set prepare.channels in params.yaml to grey or rgb."
-        )
-
-
-def _conflicts(sha256: np.ndarray, labels: np.ndarray, ids: pa.ChunkedArray) -> tuple[list[list[str]], int]:
-    """Ids of identical images with different labels, the first ones only, and how many such images there are."""
-    same = splitting.identity(sha256)
-    order = np.lexsort((labels, same))
-    torn = (same[order][1:] == same[order][:-1]) & (labels[order][1:] != labels[order][:-1])
-    images = np.unique(same[order][1:][torn])
-    rows = [np.flatnonzero(same == image) for image in images[:_LISTED_CONFLICTS]]
-    listed = sorted((members for members in rows), key=lambda members: int(members[0]))
-    return [[ids[int(row)].as_py() for row in members] for members in listed], len(images)
-
-
-def _digest(shape: list[int], classes: Iterable[str], manifest: pa.Table) -> str:
-    """SHA-256 over what decides a training: the shape, the classes, and each image's id, label, split and hash."""
-    digest = hashlib.sha256(files.digest({"shape": shape, "classes": list(classes)}).encode())
-    for batch in manifest.select(["id", "label", "split", "sha256"]).to_batches(max_chunksize=10_000):
-        columns = [column.to_pylist() for column in batch.columns]
-        digest.update(
-            "".join(f"{id}\0{label}\0{split}\0{sha}\n" for id, label, split, sha in zip(*columns, strict=True)).encode()
-        )
-    return digest.hexdigest()
+        raise InputError(f"the data mixes {listed}; set prepare.channels in params.yaml to grey or rgb.")

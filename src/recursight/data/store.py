@@ -53,8 +53,8 @@ class Store:
 
     def labels(self, split: str) -> np.ndarray:
         """Labels of one split, int64."""
-        labels: np.ndarray = self.manifest["label"].to_numpy(dtype=np.int64)
-        return labels[self.indices(split)]
+        labels: np.ndarray = self.manifest["label"].to_numpy(dtype=np.int64)[self.indices(split)]
+        return labels
 
 
 def open_store(folder: Path) -> Store:

@@ -8,8 +8,9 @@ images can be decoded is not its business.
 from pathlib import Path
 from typing import Protocol
 
-from recursight.data.readers import idx
-from recursight.data.records import Source
+from recursight.data.readers import folder as image_folder
+from recursight.data.readers import idx, manifest, parquet
+from recursight.data.records import SPLIT_NAMES, Source
 from recursight.errors import InputError
 
 
@@ -23,6 +24,9 @@ class Reader(Protocol):
 
 READERS: dict[str, Reader] = {  # the first that detects its format reads it
     "idx": idx,
+    "manifest": manifest,
+    "parquet": parquet,
+    "folder": image_folder,
 }
 
 
@@ -36,8 +40,21 @@ def open_source(folder: Path) -> Source:
         raise InputError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.")
     if not any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} is empty.")
+    folder = unwrapped(folder)
     for reader in READERS.values():
         if reader.detect(folder):
             return reader.read(folder)
     looked_for = "; ".join(reader.LOOKS_FOR for reader in READERS.values())
     raise InputError(f"{folder} is no data set that can be read. Looked for: {looked_for}.")
+
+
+def unwrapped(folder: Path) -> Path:
+    """Goes down while all there is is one folder, as in many archives; split and class folders stay in theirs."""
+    while True:
+        visible = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        if len(visible) != 1 or not visible[0].is_dir() or visible[0].is_symlink():
+            return folder
+        inner = visible[0]
+        if inner.name.lower() in SPLIT_NAMES or image_folder.is_class_folder(inner):
+            return folder
+        folder = inner

@@ -1,0 +1,183 @@
+"""What one pass over a source finds out: counts, sizes, everything that is wrong, and a row for each good image.
+
+The rows are kept in arrays, about 100 bytes each, since there may be millions.
+"""
+
+from array import array
+from collections import Counter
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+import pyarrow as pa
+
+from recursight.data import split as splitting
+from recursight.data.records import SPLITS, Fault, Record, Source
+from recursight.errors import InputError
+
+Shape = tuple[int, int, int]
+LISTED_CONFLICTS = 100
+
+
+class Example(NamedTuple):
+    """A record that could be decoded.
+
+    Attributes:
+        record: with encoded bytes or pixels in place of a path.
+        shape: H, W, C of its pixels.
+        sha256: of its pixels.
+        pixels: uint8, H, W, C; None where nobody wants them.
+    """
+
+    record: Record
+    shape: Shape
+    sha256: bytes
+    pixels: np.ndarray | None
+
+
+class Findings:
+    """Grows by `add`.
+
+    Attributes:
+        counts: good images by split (None: the source does not say) and class.
+        shapes: good images by H, W, C.
+        first_of_shape: the id of the first image of each shape.
+        faults: everything wrong, in order.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.counts: Counter[tuple[str | None, str]] = Counter()
+        self.shapes: Counter[Shape] = Counter()
+        self.first_of_shape: dict[Shape, str] = {}
+        self.faults: list[Fault] = []
+        self._label_of = {name: number for number, name in enumerate(source.classes)}
+        self._split_of: dict[str | None, int] = {name: number for number, name in enumerate(SPLITS)}
+        self._split_of[None] = splitting.UNSAID
+        self._group_of: dict[str | None, int] = {None: -1}
+        self._seen: set[int] = set()
+        self._ids: list[pa.Array] = []
+        self._sha256 = bytearray()
+        self._numbers = array("i")
+
+    def add(self, outcomes: list[Example | Fault]) -> list[Example]:
+        """Takes in a chunk and returns what is good of it."""
+        good = [outcome for outcome in outcomes if self._is_good(outcome)]
+        for record, shape, sha256, _ in good:
+            self.counts[record.split, record.label] += 1
+            self.shapes[shape] += 1
+            self.first_of_shape.setdefault(shape, record.id)
+            group = self._group_of.setdefault(record.group, len(self._group_of) - 1)
+            self._numbers.extend((self._label_of[record.label], self._split_of[record.split], group))
+            self._sha256 += sha256
+        self._ids.append(pa.array([example.record.id for example in good], pa.string()))
+        return good
+
+    def _is_good(self, outcome: Example | Fault) -> TypeGuard[Example]:
+        if isinstance(outcome, Fault):
+            self.faults.append(outcome)
+            return False
+        key = hash(outcome.record.id)  # 8 bytes for each id that was seen, not the id
+        if key in self._seen:
+            self.faults.append(Fault(outcome.record.id, "is listed twice."))
+            return False
+        self._seen.add(key)
+        return True
+
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        return pa.chunked_array(self._ids, pa.string())
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Indices into the source's classes."""
+        return self._column(0)
+
+    @property
+    def official(self) -> np.ndarray:
+        """Splits as `split.assign` takes them."""
+        return self._column(1)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Numbers into `group_names`; -1 for none."""
+        return self._column(2)
+
+    @property
+    def group_names(self) -> list[str]:
+        """Names by number, the empty one last, which is number -1."""
+        return [name for name in self._group_of if name is not None] + [""]
+
+    @property
+    def sha256(self) -> np.ndarray:
+        """(N, 32) uint8."""
+        return np.frombuffer(bytes(self._sha256), np.uint8).reshape(-1, 32)
+
+    def _column(self, number: int) -> np.ndarray:
+        return np.array(self._numbers, np.int64).reshape(-1, 3)[:, number].copy()
+
+    def refuse(self, skip_bad: bool) -> None:
+        """Raises InputError with every fault, unless they are to be skipped and can be."""
+        faults = [fault for fault in self.faults if fault.fatal or not skip_bad]
+        if faults:
+            few = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
+            hint = ""
+            if any(not fault.fatal for fault in faults):
+                hint = " Mend them, or leave the bad images out with `recursight data import SOURCE --skip-bad`."
+            raise InputError(f"the data has {few}; nothing was changed.{hint}\n" + "\n".join(map(str, faults)))
+        if not self.counts:
+            raise InputError("the data holds no image.")
+        labels = {label for _, label in self.counts}
+        empty = [name for name in self.source.classes if name not in labels]
+        if empty:
+            raise InputError(f"no images of class {', '.join(map(repr, empty))}: add some, or remove the class.")
+        if len(labels) < 2:
+            raise InputError(f"the data has one class only ({labels.pop()!r}); a classifier needs two or more.")
+
+    def conflicts(self) -> tuple[list[list[str]], int]:
+        """Ids of identical images with different labels, the first ones only, and how many such images there are."""
+        labels, same = self.labels, splitting.identity(self.sha256)
+        order = np.lexsort((labels, same))
+        torn = (same[order][1:] == same[order][:-1]) & (labels[order][1:] != labels[order][:-1])
+        images = np.unique(same[order][1:][torn])
+        rows = sorted((np.flatnonzero(same == image).tolist() for image in images[:LISTED_CONFLICTS]), key=min)
+        ids = self.ids
+        return [[ids[row].as_py() for row in members] for members in rows], len(images)
+
+    def splits(self, validation: float, test: float, seed: int) -> np.ndarray:
+        """Gives every good image its split, see `split.assign`."""
+        return splitting.assign(
+            self.labels,
+            self.official,
+            splitting.units_of(self.sha256, self.groups),
+            self.sha256,
+            classes=self.source.classes,
+            validation=validation,
+            test=test,
+            seed=seed,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, sizes and channels, as JSON."""
+        splits: dict[str, dict[str, int]] = {}
+        for split in (*SPLITS, None):
+            classes = {name: self.counts[split, name] for name in self.source.classes}
+            if any(classes.values()):
+                splits[split or "unsplit"] = classes
+        sizes: Counter[str] = Counter()
+        channels: Counter[str] = Counter()
+        for (height, width, depth), count in self.shapes.items():
+            sizes[f"{height}×{width}"] += count
+            channels["grey" if depth == 1 else "rgb"] += count
+        conflicts, conflict_count = self.conflicts()
+        return {
+            "format": self.source.format,
+            "count": self.counts.total(),
+            "classes": list(self.source.classes),
+            "splits": splits,
+            "sizes": dict(sizes.most_common()),
+            "channels": dict(channels.most_common()),
+            "conflicts": conflicts,
+            "conflict_count": conflict_count,
+            "skipped": [str(fault) for fault in self.faults],
+            "ignored": list(self.source.ignored),
+        }
