@@ -1,6 +1,115 @@
-"""Commands: registry."""
+"""Commands: tracking and registry."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+PANEL = "Tracking and registry"
 
-def add_to(app: typer.Typer) -> None: ...
+track = typer.Typer(help="The MLflow runs of this project's trainings.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(track, name="track", rich_help_panel=PANEL)
+    app.command(rich_help_panel=PANEL)(register)
+    app.command(rich_help_panel=PANEL)(predict)
+
+
+@track.command()
+def sync(as_json: AsJson = False) -> None:
+    """Send what the tracking store has not seen: trainings, evaluations, results kept while it was down.
+
+    Runs whose process died are ended. Nothing is sent twice.
+
+    Example: [bold]recursight track sync[/]
+    """
+    from recursight import tracking
+    from recursight.layout import Layout
+
+    outcome = tracking.sync(Layout.find())
+    if as_json:
+        typer.echo(json.dumps(asdict(outcome)))
+        return
+    for title, names in (("training", outcome.trainings), ("evaluation", outcome.evaluations)):
+        for name in sorted(names):
+            typer.echo(f"sent {title} of {name}")
+    if outcome.reaped:
+        typer.echo(f"ended {outcome.reaped} dead run{'s' * (outcome.reaped > 1)}")
+    if not outcome.trainings and not outcome.evaluations:
+        typer.echo(f"nothing to send: the tracking store has all {outcome.unchanged} results")
+
+
+@track.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000) -> None:
+    """Open MLflow's pages for this project: `mlflow ui` with the project's store.
+
+    Example: [bold]recursight track ui --port 5005[/]
+    """
+    import os
+    import sys
+
+    from recursight import tracking
+    from recursight.layout import Layout
+    from recursight.tracking.connection import artifact_location, tracking_uri, without_password
+
+    layout = Layout.find()
+    uri = tracking_uri(layout)
+    page = "?workflowType=machine_learning#/experiments"  # a fresh profile opens on another page
+    if uri.startswith("http"):
+        typer.echo(f"{without_password(uri)}/{page}")
+        return
+    tracking.sync(layout)
+    typer.echo(f"http://127.0.0.1:{port}/{page}   (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", uri, "--default-artifact-root", str(artifact_location(layout))]
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # five more processes, for work that is not done here
+    os.execv(sys.executable, command)
+
+
+def register(as_json: AsJson = False) -> None:
+    """Make the winner of the comparison a version in the model registry.
+
+    A winner that has a version gets no second one. The first version that passes the bars of params.yaml
+    (registry.minimum_...) becomes champion; any later winner becomes challenger.
+
+    Example: [bold]recursight register[/]
+    """
+    from recursight.layout import Layout
+    from recursight.registry import register as make_version
+
+    made = make_version(Layout.find())
+    if as_json:
+        typer.echo(json.dumps(asdict(made)))
+        return
+    state = "registered as" if made.created else "is already"
+    typer.echo(f"{made.candidate} (seed {made.seed}) {state} {made.name} version {made.version}")
+    typer.echo(f"{made.alias}: {made.reason}")
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="PNG or JPEG images.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what the champion sees in image files.
+
+    Images of another size or colour are fitted as `prepare` fits them. With --json, one line per image holds the
+    probabilities of all classes.
+
+    Example: [bold]recursight predict scan-1.png scan-2.png[/]
+    """
+    from recursight.layout import Layout
+    from recursight.serving import load_champion
+
+    champion = load_champion(Layout.find())
+    width = max(len(str(path)) for path in files)
+    for path, answer in champion.predict_files(files):
+        if as_json:
+            line = {"file": str(path), "class": answer.label, "probability": answer.probability}
+            line |= {"probabilities": answer.probabilities, "model": champion.name, "version": champion.version}
+            typer.echo(json.dumps(line, ensure_ascii=False))
+        else:
+            typer.echo(f"{path!s:<{width}}  {answer.label}  {answer.probability:.2%}")

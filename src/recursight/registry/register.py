@@ -1,0 +1,174 @@
+"""Makes the winner of the comparison a version in the registry."""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from recursight.errors import InputError
+from recursight.files import read_json
+from recursight.layout import Layout
+from recursight.params import Params, Registry, load
+from recursight.registry.card import model_card, worst_class
+from recursight.registry.log import log_model
+from recursight.registry.versions import CHALLENGER, CHAMPION, version_of, version_with
+from recursight.tracking import connect, sync
+from recursight.tracking.connection import experiment_id, fluent
+from recursight.tracking.results import Result, result_in, source_digest
+from recursight.tracking.runs import BUNDLE, find_finished
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What became of the winner.
+
+    Attributes:
+        name: of the registered model.
+        version: of the winner.
+        candidate: its name in params.yaml.
+        seed: of its training.
+        created: whether the version is new.
+        alias: `champion` or `challenger`.
+        reason: why this alias, in a sentence.
+        run_id: of the training's MLflow run.
+    """
+
+    name: str
+    version: int
+    candidate: str
+    seed: int
+    created: bool
+    alias: str
+    reason: str
+    run_id: str
+
+
+def register(layout: Layout) -> Registered:
+    """Registers the winner, once: a bundle that has a version gets no second one.
+
+    Raises:
+        InputError: if nothing has been compared, or its files do not belong together.
+        Unreachable: if MLflow does not answer.
+    """
+    params = load(layout.params)
+    result = winner(layout)
+    name = params.registry.model_name
+    lock = layout.lock("register")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        client = connect(layout)
+        version = version_of(client, name, result.digest)
+        created = version is None
+        if version is None:
+            version = _create_version(client, layout, params, result)
+        alias, reason = _appoint(client, params.registry, version, result)
+    return Registered(
+        name=name,
+        version=int(version.version),
+        candidate=result.card["candidate"],
+        seed=result.card["seed"],
+        created=created,
+        alias=alias,
+        reason=reason,
+        run_id=version.run_id or "",
+    )
+
+
+def winner(layout: Layout) -> Result:
+    """Reads which training won, and its files.
+
+    Raises:
+        InputError: if there is no comparison, or no evaluation of these very weights.
+    """
+    path = layout.comparison / "comparison.json"
+    if not path.is_file():
+        raise InputError("Nothing has been compared yet: run `recursight pipeline`, or `dvc repro`.")
+    comparison = read_json(path)
+    name, seed = comparison["winner"], comparison["winner_seed"]
+    result = result_in(layout.bundle(name, seed), layout.evaluation_of(name, seed))
+    if result is None:
+        raise InputError(f"{layout.bundle(name, seed)} holds no trained candidate; restore it with `dvc checkout`.")
+    if result.evaluation is None:
+        raise InputError(f"The evaluation of {name}, seed {seed}, is not of its present weights; run `dvc repro`.")
+    return result
+
+
+def _create_version(client: "MlflowClient", layout: Layout, params: Params, result: Result) -> "ModelVersion":
+    sync(layout)
+    experiment = experiment_id(client, layout, params.registry.experiment)
+    run = find_finished(client, experiment, BUNDLE, result.digest)
+    if run is None:
+        raise InputError(f"The MLflow run of {result.card['candidate']} was deleted while it was being registered.")
+    name, card = params.registry.model_name, result.card
+    text = model_card(layout, params, result)
+    model_id = log_model(client, run, result, text, params.prepare.resize)
+    tags = {
+        BUNDLE: result.digest,
+        "candidate": card["candidate"],
+        "seed": str(card["seed"]),
+        "recursight.data_digest": card["data_digest"],
+        "recursight.data_md5": source_digest(layout, card["data_digest"]),
+        "git_commit": result.training.get("git_commit"),
+    }
+    _ensure_model(client, name)
+    with fluent(layout):
+        version = client.create_model_version(
+            name,
+            source=f"models:/{model_id}",
+            run_id=run.info.run_id,
+            tags={key: value for key, value in tags.items() if value},
+            description=text,
+            model_id=model_id,
+        )
+    link = json.dumps([{"name": name, "version": int(version.version)}])  # shows the version beside the model
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
+    return version
+
+
+def _ensure_model(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, description="The best recurrent image classifier; `champion` serves.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _appoint(client: "MlflowClient", bars: Registry, version: "ModelVersion", result: Result) -> tuple[str, str]:
+    """Gives the winner its alias: champion if there is none and it passes the bars, else challenger."""
+    champion = version_with(client, bars.model_name, CHAMPION)
+    if champion is None:
+        faults = below_bars(bars, result)
+        alias = CHALLENGER if faults else CHAMPION
+        reason = f"no champion yet, but {' and '.join(faults)}." if faults else "the first to pass the bars of params."
+    elif int(champion.version) == int(version.version):
+        alias, reason = CHAMPION, "it is the champion already."
+    else:
+        alias, reason = CHALLENGER, f"version {champion.version} is the champion."
+    holder = version_with(client, bars.model_name, alias)
+    if holder is None or int(holder.version) != int(version.version):
+        client.set_registered_model_alias(bars.model_name, alias, version.version)
+    if alias == CHAMPION and version_with(client, bars.model_name, CHALLENGER):
+        client.delete_registered_model_alias(bars.model_name, CHALLENGER)  # nobody challenges: the winner is champion
+    return alias, reason
+
+
+def below_bars(bars: Registry, result: Result) -> list[str]:
+    """What keeps a result from being a first champion, on the test split; nothing if all is well."""
+    accuracy = result.metrics["test"]["accuracy"]
+    recall, worst = worst_class(result)
+    faults = []
+    if accuracy < bars.minimum_accuracy:
+        faults.append(f"test accuracy {accuracy:.2%} is below {bars.minimum_accuracy:.2%} (registry.minimum_accuracy)")
+    if recall < bars.minimum_class_recall:
+        faults.append(
+            f"the recall of class {worst!r}, {recall:.2%}, is below {bars.minimum_class_recall:.2%} "
+            "(registry.minimum_class_recall)"
+        )
+    return faults

@@ -1,0 +1,66 @@
+"""What answers for a registered model.
+
+MLflow copies this file into the model and runs it from there, so it imports nothing of recursight: whoever serves the
+model needs MLflow and torch only. The network is a torch.export programme; nothing in the model is pickled.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+BATCH = 1024  # images at once, so that a large request needs no more memory than a middling one
+
+
+class ImageClassifier(PythonModel):
+    """Raw uint8 images (N, H, W, C) to one row each: class, probability, and the probabilities of all classes."""
+
+    # MLflow would take annotations of `predict` for a schema of its own, which has no arrays, and asks for them.
+    _skip_type_hint_validation = True
+
+    def load_context(self, context: Any) -> None:
+        self.classes = json.loads(Path(context.artifacts["about"]).read_text(encoding="utf-8"))["classes"]
+        self.network = load_programme(Path(context.artifacts["network"]))
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        images = np.ascontiguousarray(model_input, dtype=np.uint8)
+        rows = [row for start in range(0, len(images), BATCH) for row in self._answers(images[start : start + BATCH])]
+        return pd.DataFrame(rows, columns=["class", "probability", "probabilities"])
+
+    def _answers(self, images: np.ndarray) -> list[dict[str, Any]]:
+        with torch.inference_mode():
+            probabilities = self.network(torch.from_numpy(images)).double().numpy()
+        return [
+            {
+                "class": self.classes[row.argmax()],
+                "probability": float(row.max()),
+                "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
+            }
+            for row in probabilities
+        ]
+
+
+def load_programme(path: Path) -> Any:
+    """Loads a torch.export programme, unless it holds a pickle: torch would run the code in it.
+
+    Raises:
+        ValueError: if it holds one.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            folder, _, name = entry.filename.partition("/data/")[2].partition("/")
+            sample = folder == "sample_inputs" and entry.file_size > 0
+            foreign = folder == "constants" and not name.startswith(("tensor_", "model_constants_config"))
+            flagged = name.endswith("_config.json") and b'"use_pickle": true' in archive.read(entry)
+            if sample or foreign or flagged:
+                raise ValueError(f"{path.name}: {entry.filename} is pickled; such a model is not loaded.")
+    return torch.export.load(path).module()
+
+
+set_model(ImageClassifier())

@@ -1,0 +1,30 @@
+"""Versions in the registry: found by what they are, and named by alias."""
+
+from typing import TYPE_CHECKING
+
+from recursight.tracking.runs import BUNDLE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+
+def version_of(client: "MlflowClient", name: str, bundle_digest: str) -> "ModelVersion | None":
+    """The version that was made of a bundle; the oldest, should two machines have registered it at once."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE}` = '{bundle_digest}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def version_with(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    """The version that bears an alias."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
