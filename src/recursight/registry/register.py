@@ -35,6 +35,7 @@ class Registered:
         created: whether the version is new.
         alias: `champion` or `challenger`.
         reason: why this alias, in a sentence.
+        champion: the version in production; None if there is none.
         run_id: of the training's MLflow run.
     """
 
@@ -45,6 +46,7 @@ class Registered:
     created: bool
     alias: str
     reason: str
+    champion: int | None
     run_id: str
 
 
@@ -67,6 +69,7 @@ def register(layout: Layout) -> Registered:
         if version is None:
             version = _create_version(client, layout, params, result)
         alias, reason = _appoint(client, params.registry, version, result)
+        champion = version_with(client, name, CHAMPION)
     return Registered(
         name=name,
         version=int(version.version),
@@ -75,6 +78,7 @@ def register(layout: Layout) -> Registered:
         created=created,
         alias=alias,
         reason=reason,
+        champion=int(champion.version) if champion else None,
         run_id=version.run_id or "",
     )
 

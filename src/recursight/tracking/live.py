@@ -86,6 +86,7 @@ def live(
     card: Mapping[str, Any],
     bundle: Path,
     live_after_seconds: float = LIVE_AFTER_SECONDS,
+    defer: bool = False,
 ) -> Iterator[Live]:
     """Wraps a training, from before its first epoch until its bundle is on disk.
 
@@ -98,6 +99,7 @@ def live(
         card: candidate, seed, architecture, training, training_digest and data_digest of the bundle to be.
         bundle: the folder that holds the bundle by the end of the block.
         live_after_seconds: age of the training at which it begins to be shown.
+        defer: whether a training that was over before it was shown is left to a later `sync`.
     """
     keys = ("candidate", "seed", "architecture", "training", "training_digest", "data_digest")
     opening: dict[str, Any] = {
@@ -118,6 +120,8 @@ def live(
         if run.recorded:
             run.end("KILLED", STOP_SECONDS)
         raise
+    if defer and not run.recorded:
+        return
     if not run.end("FINISHED", FINISH_SECONDS):
         _keep(layout, opening["name"], bundle)
 

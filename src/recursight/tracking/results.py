@@ -1,5 +1,6 @@
 """What has been trained and evaluated, read from the files that the stages write."""
 
+import contextlib
 import csv
 import hashlib
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class Result:
     def digest(self) -> str:
         """The same as `models.bundle.Card.digest`, without importing torch."""
         return digest(self.card)
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has not been replaced since."""
+        return (self.bundle / "card.json").is_file() and read_json(self.bundle / "card.json") == self.card
 
     @property
     def started_at_ms(self) -> int:
@@ -89,7 +95,10 @@ def result_in(bundle: Path, evaluation: Path | None = None) -> Result | None:
 def results(layout: Layout) -> list[Result]:
     """Everything under artifacts/candidates, by name and seed."""
     bundles = sorted((layout.artifacts / "candidates").glob("*/seed-*"))
-    found = (result_in(bundle, layout.evaluation(bundle.parent.name) / bundle.name) for bundle in bundles)
+    found = []
+    for bundle in bundles:
+        with contextlib.suppress(FileNotFoundError):  # replaced at this very moment
+            found.append(result_in(bundle, layout.evaluation(bundle.parent.name) / bundle.name))
     return [result for result in found if result is not None]
 
 

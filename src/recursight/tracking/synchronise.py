@@ -98,7 +98,7 @@ def _send_all(
         try:
             training, evaluation = send(client, layout, params, experiment, result)
         except outages() as error:
-            return result, error
+            return (result, error) if result.exists else None
         pending.forget(layout, result)
         name = runs.run_name(params, result.card["candidate"], result.card["seed"])
         outcome.trainings += [name] * training
