@@ -86,5 +86,6 @@ class Layout:
     def checkpoint(self, name: str, seed: int) -> Path:
         return self.state / "checkpoints" / name / f"seed-{seed}.safetensors"
 
-    def lock(self, name: str) -> Path:
-        return self.state / "locks" / f"{name}.lock"
+    def lock(self, work: str) -> Path:
+        """Held by the one process that does this work, such as train@gru."""
+        return self.state / "locks" / f"{work}.lock"

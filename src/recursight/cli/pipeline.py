@@ -1,6 +1,86 @@
-"""Commands: pipeline."""
+"""Commands that run everything."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from flows.pipeline import Outcome
 
-def add_to(app: typer.Typer) -> None: ...
+    from recursight.layout import Layout
+
+PANEL = "Workflow"
+
+# Asked of Prefect where the user has not decided otherwise.
+PREFECT_DEFAULTS = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # the board shows progress; the log is in Prefect's UI
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",  # the first start creates a database
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "RECURSIGHT_BOARD": "1",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(rich_help_panel=PANEL)(pipeline)
+
+
+def pipeline(
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Stages at work at once.", show_default="what the processors bear")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Bring everything up to date: prepare, train, evaluate, compare, track, register.
+
+    Runs what has changed, as a Prefect flow: in a temporary server, or in yours if PREFECT_API_URL names one.
+
+    Example: [bold]recursight pipeline --jobs 2[/]
+    """
+    from recursight.layout import Layout
+    from recursight.params import load
+
+    layout = Layout.find()
+    load(layout.params)  # refused now, before a server starts
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    sys.path.insert(0, str(layout.root))
+    from flows.pipeline import pipeline
+
+    outcome = pipeline(jobs=jobs)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps(asdict(outcome), indent=2))
+    else:
+        _summarise(layout, outcome)
+
+
+def _summarise(layout: "Layout", outcome: "Outcome") -> None:
+    """The table, the champion, and the commands that show more."""
+    from recursight.evaluation.table import print_ranking
+    from recursight.files import read_json
+
+    comparison = read_json(layout.comparison / "comparison.json")
+    print()
+    print_ranking(comparison["ranking"], comparison["confidence"])
+    print()
+    registered = outcome.registered
+    if not outcome.ran:
+        print("Nothing has changed: nothing was trained" + ("." if registered["created"] else ", nothing registered."))
+    print(
+        f"{registered['name']} version {registered['version']} ({registered['candidate']}) is {registered['alias']}: "
+        f"{registered['reason']}"
+    )
+    print("\nSee more:")
+    for command, what in (
+        (f"open {(layout.comparison / 'report.html').relative_to(layout.root)}", "the report, in a browser"),
+        ("recursight track ui", "curves and comparison in MLflow"),
+        ("dvc metrics show", "figures of every candidate"),
+        ("dvc plots show", "confusion matrices and learning curves"),
+        ("recursight predict FILE...", "what the champion sees in your images"),
+    ):
+        print(f"  {command:<44}{what}")

@@ -1,5 +1,6 @@
 """The stage compare: every candidate's evaluation becomes one ranking and one report."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from recursight.evaluation.table import print_ranking
 from recursight.files import read_json, replacing, write_json, write_text
 from recursight.layout import Layout
 from recursight.params import Candidate, Params, load
+from recursight.stages.lifeline import alone
 
 MISTAKES = 24  # that the report shows of the winner
 
@@ -24,7 +26,12 @@ def run(layout: Layout) -> None:
     Raises:
         InputError: if one is not evaluated yet, or on other data than the rest.
     """
-    params = load(layout.params)
+    with alone(layout.lock("compare")):
+        _run(layout, load(layout.params))
+
+
+def _run(layout: Layout, params: Params) -> None:
+    _sweep(layout, params)
     store = open_store(layout.store)
     actual = {split: store.labels(split) for split in SPLITS}
     entrants = [_entrant(layout, params, name, store) for name in params.candidates]
@@ -44,6 +51,18 @@ def run(layout: Layout) -> None:
         pd.DataFrame(comparison.ranking).to_csv(folder / "ranking.csv", index=False)
         write_json(folder / "comparison.json", _summary(comparison, store))
     print_ranking(comparison.ranking, comparison.confidence)
+
+
+def _sweep(layout: Layout, params: Params) -> None:
+    """Removes what is left of candidates that are no longer in params.yaml; DVC's cache still has it.
+
+    The stage depends on the folders that hold all candidates, so a leftover would count as a change elsewhere.
+    """
+    for folder in (layout.candidate("x").parent, layout.evaluation("x").parent):
+        for left in folder.iterdir():
+            if left.is_dir() and left.name not in params.candidates:
+                shutil.rmtree(left)
+                print(f"removed {left.relative_to(layout.root)}: no such candidate in params.yaml any more")
 
 
 def _summary(comparison: Comparison, store: Store) -> dict[str, Any]:

@@ -24,27 +24,27 @@ ORPHAN_SECONDS = 20.0
 
 
 @contextmanager
-def alone(lock_path: Path, work: str) -> Iterator[None]:
+def alone(lock_path: Path) -> Iterator[None]:
     """Does some work tied to those that asked for it, and never twice at once.
 
     Args:
-        lock_path: a file that stands for the work.
-        work: what it is, for the sentence when another process is at it.
+        lock_path: a file that stands for the work, and is named like it.
 
     Raises:
         InputError: if another process still does this work after the time in which an orphan ends itself.
     """
     tie_to_starters()
     lock_path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_path)
+    lock, holder = FileLock(lock_path), lock_path.with_suffix(".pid")
     try:
         lock.acquire(timeout=ORPHAN_SECONDS)
     except Timeout:
-        holder = lock_path.with_suffix(".pid")
         pid = holder.read_text().strip() if holder.is_file() else "unknown"
-        raise InputError(f"{work} is under way in another process (pid {pid}); wait for it, or end it.") from None
+        raise InputError(
+            f"{lock_path.stem}: another process (pid {pid}) is at the same work; wait for it, or end it."
+        ) from None
     try:
-        lock_path.with_suffix(".pid").write_text(str(os.getpid()))
+        holder.write_text(str(os.getpid()))
         yield
     finally:
         lock.release()
@@ -60,6 +60,11 @@ def tie_to_starters() -> None:
 def mark_flow() -> dict[str, str]:
     """The environment by which a stage recognises the flow that this process is."""
     return {FLOW: f"{os.getpid()}:{psutil.Process().create_time()}"}
+
+
+def in_a_flow() -> bool:
+    """Whether a flow asked for this work; it then sends all results to the tracking store together."""
+    return FLOW in os.environ
 
 
 def _dvc() -> psutil.Process | None:

@@ -10,6 +10,7 @@ from recursight.data.examples import Progress
 from recursight.data.prepare import prepare
 from recursight.errors import InputError
 from recursight.layout import Layout
+from recursight.stages.lifeline import alone
 from recursight.stages.progress import Report, progress
 
 
@@ -21,9 +22,9 @@ def run(layout: Layout) -> None:
     """
     settings = params.load(layout.params).prepare
     if not layout.data.exists():
-        raise InputError("data/ is missing: get it with `dvc pull`.")
+        raise InputError("data/ is missing: get it with `dvc pull data.dvc`.")
     started = time.perf_counter()
-    with progress_of("prepare") as report:
+    with alone(layout.lock("prepare")), progress_of("prepare") as report:
         summary = prepare(
             layout.data,
             layout.store,

@@ -1,0 +1,165 @@
+"""The pipeline as a flow: every stage of dvc.yaml is a task; then results are tracked and the winner is registered.
+
+DVC says which stages there are, what they read and what has changed. Prefect says when they run, how often they are
+tried again, and what came of it.
+"""
+
+import base64
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from recursight.errors import InputError
+from recursight.files import read_json
+from recursight.layout import Layout
+from recursight.params import Params, load
+from recursight.stages.board import Board
+from recursight.stages.reproduce import changed, end_all, graph, reproduce
+
+DAY_SECONDS = 24 * 60 * 60.0
+MOST_STAGES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pipeline run did.
+
+    Attributes:
+        ran: stages that had changed, and were run.
+        registered: the fields of `registry.Registered`, of the winner.
+    """
+
+    ran: list[str]
+    registered: dict[str, Any]
+
+
+def may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
+    """Bad input stays bad; everything else is worth another try."""
+    return not isinstance(state.result(raise_on_failure=False), InputError)
+
+
+@task(
+    task_run_name="{stage}",
+    retries=2,
+    retry_delay_seconds=[2, 20],
+    retry_condition_fn=may_pass,
+    persist_result=False,
+)
+def run_stage(stage: str, has_changed: bool, timeout_seconds: float, board: Board | None) -> State[None]:
+    """One stage of dvc.yaml, by `dvc repro --single-item`."""
+    if not has_changed:
+        return Completed(name="Cached", message="unchanged: nothing to do")
+    logger = get_run_logger()
+    layout = Layout.find()
+    with (board or Board(silent=True)).stage(stage) as at_work:
+        for line in reproduce(layout.root, stage, timeout_seconds=timeout_seconds):
+            logger.info(line)
+            at_work.line(stage, line)
+    return Completed(message="done")
+
+
+@task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=may_pass, persist_result=False)
+def register_winner() -> dict[str, Any]:
+    """The winner becomes a version of the registered model, unless it is one."""
+    from recursight.registry import register
+
+    return asdict(register(Layout.find()))
+
+
+@task(persist_result=False)
+def track() -> None:
+    """Sends what the tracking store has not seen: results that were reused, or made while it was down."""
+    from recursight.tracking import attempt_sync
+
+    attempt_sync(Layout.find())
+
+
+@flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=MOST_STAGES_AT_ONCE), persist_result=False)
+def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS) -> Outcome:
+    """Brings every stage up to date, then tracking and registry.
+
+    Args:
+        jobs: stages at work at once; by default as many trainings as the processors bear with the threads of each.
+        stage_timeout_seconds: a stage that takes longer is ended, and tried again.
+    """
+    layout = Layout.find()
+    params = load(layout.params)
+    stages = graph(layout.root)
+    todo = changed(layout.root, stages)
+    logger = get_run_logger()
+    logger.info("%d of %d stages have changed", len(todo), len(stages))
+    try:
+        with Board(silent="RECURSIGHT_BOARD" not in os.environ) as board:
+            board.width = max(map(len, stages))
+            _run_all(stages, todo, jobs or jobs_for(params), stage_timeout_seconds, board)
+    finally:
+        end_all()
+    _show(layout)
+    track()
+    return Outcome(ran=[stage for stage in stages if stage in todo], registered=register_winner())
+
+
+def jobs_for(params: Params) -> int:
+    """Stages at once: the processors shared out by the threads of one training."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available // params.train.threads)
+
+
+def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_seconds: float, board: Board) -> None:
+    """Submits each stage as soon as what it reads is there, `jobs` at a time.
+
+    Raises:
+        InputError: if a stage was refused; RuntimeError if one failed for good. Stages that do not need it still run.
+    """
+    waiting = dict(stages)
+    futures: dict[str, PrefectFuture[Any]] = {}
+    at_work: dict[PrefectFuture[Any], str] = {}
+    failures: list[BaseException] = []
+    done: set[str] = set()
+    while True:
+        ready = [stage for stage, reads in waiting.items() if reads <= done]
+        for stage in ready[: jobs - len(at_work)]:
+            above = [futures[name] for name in waiting.pop(stage)]
+            arguments = {"stage": stage, "has_changed": stage in todo, "timeout_seconds": timeout_seconds}
+            named = run_stage.with_options(name=stage)
+            futures[stage] = named.submit(**arguments, board=board, wait_for=above)
+            at_work[futures[stage]] = stage
+        if not at_work:
+            break
+        finished = next(as_completed(list(at_work)))
+        stage = at_work.pop(finished)
+        finished.wait()  # keeps the state with its error; the server's has none
+        if finished.state.is_completed():
+            done.add(stage)
+        else:
+            failures.append(finished.result(raise_on_failure=False))
+            board.say(stage, "failed")
+    if failures:
+        kind = InputError if all(isinstance(failure, InputError) for failure in failures) else RuntimeError
+        raise kind("\n".join(str(failure) for failure in failures))
+
+
+def _show(layout: Layout) -> None:
+    """Prefect artifacts: the table, the winner's confusion matrix, and where the report is."""
+    comparison = read_json(layout.comparison / "comparison.json")
+    create_table_artifact(key="comparison", table=comparison["ranking"], description="Candidates, best first")
+    winner, seed = comparison["winner"], comparison["winner_seed"]
+    picture = base64.b64encode((layout.evaluation_of(winner, seed) / "confusion.png").read_bytes()).decode()
+    report = (layout.comparison / "report.html").as_uri()
+    image = f"![Confusion matrix of {winner}](data:image/png;base64,{picture})"
+    create_markdown_artifact(
+        key="winner",
+        markdown=f"# {winner}\n\n{image}\n\n[Report]({report})",
+        description="The winner's confusion matrix on the test split",
+    )
+
+
+if __name__ == "__main__":
+    pipeline()

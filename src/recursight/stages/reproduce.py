@@ -1,0 +1,164 @@
+"""DVC as the pipeline sees it: which stages there are, which have changed, and how to run one.
+
+DVC owns the graph and the question what has changed. Nothing of either is known here a second time.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+from recursight.errors import InputError
+from recursight.stages.lifeline import mark_flow
+
+BUSY = ("is busy", "Unable to acquire lock", "database is locked")
+BUSY_SECONDS = 60.0
+_running: set[subprocess.Popen[str]] = set()
+REFUSED = re.compile(r"exited with 2\b")
+
+
+class StageFailed(RuntimeError):
+    """A stage ended with an error that may pass: killed, out of memory, a full disk."""
+
+
+class StageRefused(InputError):
+    """A stage found its input wrong; to run it again changes nothing."""
+
+
+def graph(root: Path) -> dict[str, set[str]]:
+    """For each stage, the stages whose outputs it reads; in an order in which they can run.
+
+    Raises:
+        InputError: if dvc.yaml cannot be read.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from networkx import topological_sort
+
+    try:
+        with Repo(str(root)) as repo:
+            edges = repo.index.graph  # from a stage to those whose outputs it reads
+            stages = [stage for stage in topological_sort(edges.reverse()) if stage.cmd]
+            return {
+                stage.addressing: {above.addressing for above in edges.successors(stage) if above.cmd}
+                for stage in stages
+            }
+    except DvcException as error:
+        raise InputError(f"dvc.yaml: {' '.join(str(error).split())}") from None
+
+
+def changed(root: Path, stages: dict[str, set[str]]) -> set[str]:
+    """The stages that have changed, and all that read from them.
+
+    Raises:
+        InputError: if DVC cannot tell.
+    """
+    status = subprocess.run([*_dvc(), "status", "--json"], cwd=root, capture_output=True, text=True, env=_environment())
+    if status.returncode:
+        raise InputError(f"dvc status failed: {status.stderr.strip().removeprefix('ERROR: ')}")
+    found = set(json.loads(status.stdout)) & set(stages)
+    for stage, reads in stages.items():  # in order, so one pass carries a change all the way down
+        if reads & found:
+            found.add(stage)
+    return found
+
+
+def reproduce(root: Path, stage: str, *, timeout_seconds: float) -> Iterator[str]:
+    """Runs one stage, if it has changed, and yields what it prints, line by line.
+
+    Closing the generator ends the stage with all its processes.
+
+    Raises:
+        StageRefused: if the stage found its input wrong.
+        StageFailed: if it ended otherwise than well, or took longer than the timeout.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    pause = 0.2
+    while True:
+        output: list[str] = []
+        if (yield from _run(root, stage, timeout_seconds, output)) == 0:
+            return
+        text = "\n".join(output)
+        # dvc.lock and its database are written by one process at a time, and DVC waits 3 s only.
+        if any(sign in text for sign in BUSY) and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+            continue
+        reason = _reason(output)
+        if REFUSED.search(text):
+            raise StageRefused(reason)
+        raise StageFailed(f"{stage}: {reason}")
+
+
+def _run(root: Path, stage: str, timeout_seconds: float, output: list[str]) -> Generator[str, None, int]:
+    """Yields lines, keeps them in `output`, and returns the exit status."""
+    process = subprocess.Popen(
+        [*_dvc(), "repro", "--single-item", stage],
+        cwd=root,
+        env=_environment() | mark_flow(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that the whole group can be ended
+    )
+    _running.add(process)
+    assert process.stdout is not None
+    timer = threading.Timer(timeout_seconds, _end, [process])
+    timer.start()
+    try:
+        for line in process.stdout:
+            output.append(line.rstrip())
+            yield output[-1]
+        code = process.wait()
+        if not timer.is_alive() and code:
+            output.append(f"it took longer than {timeout_seconds:.0f} s and was ended.")
+        return code
+    finally:
+        timer.cancel()
+        _running.discard(process)
+        if process.poll() is None:
+            _end(process)
+            process.wait()
+        process.stdout.close()
+
+
+def end_all() -> None:
+    """Ends every stage that this process has started and that still runs."""
+    for process in list(_running):
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Asks the stage's processes to end, and makes them after a grace of five seconds."""
+    for sign, grace_seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(grace_seconds)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def _reason(output: list[str]) -> str:
+    """The stage's own sentences if it said any, else the last thing that was printed."""
+    own = [line.removeprefix("recursight: ") for line in output if line.startswith("recursight: ")]
+    return "\n".join(own) or next((line for line in reversed(output) if line.strip()), "no output")
+
+
+def _dvc() -> list[str]:
+    return [sys.executable, "-m", "dvc"]
+
+
+def _environment() -> dict[str, str]:
+    """With this environment's commands first, whether or not it is activated, and nothing asked of a person."""
+    commands = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', '')}", "DVC_NO_ANALYTICS": "1"}
