@@ -1,6 +1,144 @@
 """Commands: data."""
 
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
+group = typer.Typer(no_args_is_help=True, help="The raw images: bring your own, and look at them.")
 
-def add_to(app: typer.Typer) -> None: ...
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(group, name="data", rich_help_panel="Data")
+
+
+@group.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder or archive of images, or a name: digits, mnist, fashion-mnist, kmnist, cifar10 "
+            "(write ./mnist for a folder of that name)."
+        ),
+    ],
+    given: Annotated[
+        Path | None, typer.Option("--from", help="Take a named data set's published files from here; download nothing.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace data/ even if its present version could not be restored.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Replace data/ by other images and pin them with DVC.
+
+    Takes IDX files, an image folder (class sub-folders, with or without train/val/test above them), parquet as on
+    Hugging Face, or a folder with manifest.csv. Nothing is replaced unless everything is sound.
+
+    Example: [bold]recursight data import ~/pictures/flowers[/]
+    """
+    from recursight import params
+    from recursight.data.imports import import_data
+    from recursight.data.obtaining import opened
+    from recursight.layout import Layout
+    from recursight.stages.prepare import progress_of
+
+    layout = Layout.find()
+    settings = params.load(layout.params).prepare
+    with opened(source, layout, given, progress_of) as folder, progress_of("import") as report:
+        summary = import_data(
+            layout,
+            folder,
+            validation=settings.validation,
+            test=settings.test,
+            skip_bad=skip_bad,
+            force=force,
+            progress=report,
+        )
+    if as_json:
+        _print_json(summary)
+        return
+    _print_summary(summary)
+    print("data/ is replaced and pinned. Keep this version: git add data.dvc .gitignore && git commit -m 'Data: ...'")
+    print("Back to the one before: git checkout HEAD data.dvc && dvc checkout data.dvc")
+
+
+@group.command()
+def show(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the contact sheet goes, as PNG.", show_default="artifacts/contact-sheet.png"),
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, max=100, help="Samples of each class on the sheet.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Say what data/ holds, and draw a contact sheet of it.
+
+    Example: [bold]recursight data show --out sheet.png[/]
+    """
+    from recursight.data import sheet
+    from recursight.data.findings import Findings
+    from recursight.data.readers import open_source
+    from recursight.errors import InputError
+    from recursight.layout import Layout
+    from recursight.stages.prepare import progress_of
+
+    layout = Layout.find()
+    if not layout.data.exists():
+        raise InputError("data/ is missing: get it with `dvc pull data.dvc`.")
+    findings = Findings(open_source(layout.data))
+    with progress_of("look") as report:
+        sampler = sheet.survey(findings, per_class, report)
+    findings.refuse(skip_bad=True)
+    out = out or layout.artifacts / "contact-sheet.png"
+    sheet.draw(out, findings, sampler)
+    summary = findings.summary() | {"sheet": str(out)}
+    if as_json:
+        _print_json(summary)
+        return
+    _print_summary(summary)
+    print(f"Contact sheet: {out}")
+
+
+def _print_json(summary: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(summary, indent=2, ensure_ascii=False))
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    """A table of counts per class and split, and a line for each thing to know."""
+    from rich.console import Console
+    from rich.table import Table
+
+    splits = summary["splits"]
+    table = Table("class", box=None, pad_edge=False)
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in summary["classes"]:
+        table.add_row(name, *(f"{counts[name]:,}" for counts in splits.values()))
+    table.add_section()
+    table.add_row("all", *(f"{sum(counts.values()):,}" for counts in splits.values()))
+    Console(highlight=False).print(table)
+    sizes = list(summary["sizes"].items())
+    listed = ", ".join(f"{size} ({count:,})" for size, count in sizes[:5]) + (", ..." if len(sizes) > 5 else "")
+    channels = ", ".join(f"{name} ({count:,})" for name, count in summary["channels"].items())
+    print(f"{summary['count']:,} images from {summary['format']}; height×width {listed}; {channels}")
+    _print_list("images were skipped because they are bad", summary["skipped"], len(summary["skipped"]))
+    conflicts = [" = ".join(ids) for ids in summary["conflicts"]]
+    _print_list("images stand under two labels or more", conflicts, summary["conflict_count"])
+    _print_list("files belong to no image and were left aside", summary["ignored"], len(summary["ignored"]))
+    if len(sizes) > 1:
+        print(f"They differ in size: set prepare.size in params.yaml, such as size: [{sizes[0][0].replace('×', ', ')}]")
+    if len(summary["channels"]) > 1:
+        print("They mix grey and RGB: set prepare.channels in params.yaml to grey or rgb")
+
+
+def _print_list(what: str, items: list[str], count: int, limit: int = 20) -> None:
+    if not items:
+        return
+    print(f"{count:,} {what}:")
+    for item in items[:limit]:
+        print(f"  {item}")
+    if count > limit:
+        print(f"  ... and {count - limit:,} more")

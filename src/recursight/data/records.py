@@ -23,6 +23,9 @@ SPLIT_NAMES = {
 }
 
 
+_CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
+
+
 class Record(NamedTuple):
     """One image of a source.
 
@@ -75,3 +78,9 @@ def natural_order(name: str) -> tuple[list[tuple[int, int | str]], str]:
     """A sort key: numbers by value, so that "2" comes before "10"; letters without regard to case."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part], name
+
+
+def leaves(path: Path, root: Path) -> bool:
+    """Whether a path, links followed, lies outside a folder; DVC's own links into its cache do not count."""
+    target = path.resolve()
+    return not target.is_relative_to(root) and _CACHED.search(target.as_posix()) is None

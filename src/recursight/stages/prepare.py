@@ -40,7 +40,7 @@ def run(layout: Layout) -> None:
 
 
 @contextmanager
-def progress_of(title: str) -> Iterator[Progress]:
+def progress_of(title: str, unit: str = "images") -> Iterator[Progress]:
     """Yields what a pass over a source reports to; the total is known only when it begins."""
     with ExitStack() as stack:
         report: Report | None = None
@@ -49,7 +49,7 @@ def progress_of(title: str) -> Iterator[Progress]:
         def passed(done: int, total: int) -> None:
             nonlocal report
             report = report or stack.enter_context(progress(title, total))
-            report(done, f"{done / max(time.perf_counter() - started, 1e-9):,.0f} images/s")
+            report(done, f"{done / max(time.perf_counter() - started, 1e-9):,.0f} {unit}/s")
 
         yield passed
 

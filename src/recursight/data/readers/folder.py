@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from recursight.data.records import SPLIT_NAMES, SPLITS, Fault, Record, Source, natural_order
+from recursight.data.records import SPLIT_NAMES, SPLITS, Fault, Record, Source, leaves, natural_order
 from recursight.errors import InputError
 
 LOOKS_FOR = "an image folder (class folders with images in them, such as cat/1.jpg or train/cat/1.jpg)"
@@ -82,7 +82,7 @@ def _records(folder: Path, class_folder: ClassFolder) -> Iterator[Record | Fault
     root = folder.resolve()
     for file in _files_below(class_folder.path):
         name = Path(os.path.relpath(file.path, folder)).as_posix()
-        if file.is_symlink() and not Path(file.path).resolve().is_relative_to(root):
+        if file.is_symlink() and leaves(Path(file.path), root):
             yield Fault(name, "is a link that leaves the folder.")
         elif file.is_dir():
             yield Fault(name, "is a linked folder; links to folders are not followed.")

@@ -129,7 +129,7 @@ def _labels_of(images: Path) -> Path:
 
 
 def _image_header(path: Path, axes: int) -> tuple[int, ...]:
-    with _open(path) as stream:
+    with open_stream(path) as stream:
         shape = _header(stream, path, axes)
     if shape[0] < 1:
         raise Damage(f"{path.name} holds no images.")
@@ -144,7 +144,7 @@ def _image_header(path: Path, axes: int) -> tuple[int, ...]:
 
 def _read_labels(pair: Pair) -> np.ndarray:
     path, count = pair.labels, pair.shape[0]
-    with _open(path) as stream:
+    with open_stream(path) as stream:
         (labels,) = _header(stream, path, 1)
         if labels != count:
             raise Damage(f"{pair.images.name} holds {count:,} images, but {path.name} {labels:,} labels.")
@@ -172,7 +172,7 @@ def _records(pair: Pair, labels: list[str]) -> Iterator[Record | Fault]:
     step = max(1, _CHUNK_BYTES // image_bytes)
     prefix = pair.images.name.split(".gz")[0]
     try:
-        with _open(pair.images) as stream:
+        with open_stream(pair.images) as stream:
             _header(stream, pair.images, len(pair.shape))
             for start in range(0, count, step):
                 rows = min(step, count - start)
@@ -185,7 +185,7 @@ def _records(pair: Pair, labels: list[str]) -> Iterator[Record | Fault]:
         yield Fault(pair.images.name, str(damage).removeprefix(f"{pair.images.name} "), fatal=True)
 
 
-def _open(path: Path) -> BinaryIO:
+def open_stream(path: Path) -> BinaryIO:
     with path.open("rb") as stream:
         is_gzip = stream.read(2) == _GZIP_MAGIC
     if path.suffix == ".gz" and not is_gzip:

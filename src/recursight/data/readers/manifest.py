@@ -7,7 +7,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from recursight.data.records import SPLIT_NAMES, Fault, Record, Source, natural_order
+from recursight.data.records import SPLIT_NAMES, Fault, Record, Source, leaves, natural_order
 from recursight.errors import InputError, nearest
 
 NAME = "manifest.csv"
@@ -69,11 +69,11 @@ def _record(root: Path, number: int, row: dict[str, str], with_split: bool) -> R
         what = f"{row['split']!r} is no split" if row["split"] else "has no split, though others have one"
         return Fault(name, f"{what} ({place}); known: {', '.join(SPLIT_NAMES)}.")
     try:
-        path = (root / name).resolve()
-        inside = path.is_relative_to(root) and not Path(name).is_absolute()
+        path = root / name
+        outside = Path(name).is_absolute() or ".." in Path(name).parts or leaves(path, root)
     except (OSError, ValueError, RuntimeError):  # a null character, a loop of links
         return Fault(name, f"is no path ({place}).")
-    if not inside:
+    if outside:
         return Fault(name, f"leaves the folder ({place}).")
     if not path.is_file():
         return Fault(name, f"is listed but missing ({place}).")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recursight.data.records import SPLIT_NAMES, SPLITS, Fault, Record, Source, natural_order
+from recursight.data.records import SPLIT_NAMES, SPLITS, Fault, Record, Source, leaves, natural_order
 from recursight.errors import InputError
 
 LOOKS_FOR = "parquet files (columns image and label, as on Hugging Face; such as train-00000-of-00001.parquet)"
@@ -90,7 +90,7 @@ def read(folder: Path) -> Source:
 
 def _shard(path: Path, folder: Path) -> Shard:
     name = path.relative_to(folder).as_posix()
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if leaves(path, folder.resolve()):
         raise InputError(f"{name} is a link that leaves the folder.")
     opened = _open(path, name)
     schema, metadata = opened.schema_arrow, opened.metadata

@@ -1,0 +1,54 @@
+"""From what a person names to a folder: a data set's name, an archive, a single parquet file, or a folder already."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from recursight.data import archives, published
+from recursight.errors import InputError, nearest
+from recursight.layout import Layout
+
+Reporting = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+"""Opens a progress report, of some title and unit."""
+
+
+@contextmanager
+def opened(source: str, layout: Layout, given: Path | None, reporting: Reporting) -> Iterator[Path]:
+    """Yields a folder with the source in it; what had to be unpacked is gone afterwards.
+
+    Args:
+        source: a name of `published.NAMES`, or a path.
+        layout: of the project; downloads and unpacked files go below its working state.
+        given: for a name, a folder that has the published files.
+        reporting: opens the progress report of a download.
+
+    Raises:
+        InputError: if there is no such thing, or it cannot be had or unpacked.
+    """
+    path = Path(source).expanduser()
+    if source not in published.NAMES:
+        if given is not None:
+            raise InputError(f"--from goes with the name of a data set ({', '.join(published.NAMES)}), not a path.")
+        if path.is_dir():
+            yield path
+            return
+        if not path.exists():
+            raise InputError(
+                f"{source} is neither a path nor the name of a data set; {nearest(source, published.NAMES)}"
+            )
+    layout.state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="source-", dir=layout.state) as temporary:
+        folder = Path(temporary) / path.name
+        folder.mkdir()
+        if source in published.NAMES:
+            with reporting(f"download {source}", "MB") as report:
+                published.obtain(source, folder, layout.state / "downloads", given, report)
+        elif archives.is_archive(path):
+            archives.unpack(path, folder)
+        elif path.suffix == ".parquet":
+            shutil.copyfile(path, folder / path.name)
+        else:
+            raise InputError(f"{source} is a file; give the folder it is in, or one of {', '.join(archives.SUFFIXES)}.")
+        yield folder
