@@ -128,10 +128,10 @@ def _mean(entrant: Entrant, key: str, split: str | None = None) -> float:
 
 
 def _merit(entrant: Entrant, metric: str) -> tuple[float, float, float, str]:
-    """Sorts the best first."""
+    """Sorts the best first. Rounded, so that the order in which floats were summed does not decide."""
     sign = -1 if HIGHER_IS_BETTER[metric] else 1
-    value = sign * _mean(entrant, metric, "validation")
-    return value, _mean(entrant, "log_loss", "validation"), _mean(entrant, "parameters"), entrant.name
+    value, loss = (round(_mean(entrant, key, "validation"), 10) for key in (metric, "log_loss"))
+    return sign * value, loss, _mean(entrant, "parameters"), entrant.name
 
 
 def _best_seed(entrant: Entrant, metric: str) -> int:

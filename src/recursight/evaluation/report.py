@@ -244,7 +244,7 @@ def _classes(counts: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
 
 
 def _pairs(counts: np.ndarray, classes: list[str]) -> list[tuple[str, str, int, float]]:
-    """The confusions that happened more than once, the most frequent first: actual, predicted, how often, share of the actual class."""
+    """Confusions that happened more than once, most frequent first: actual, predicted, count, share of the actual."""
     wrong = counts * ~np.eye(len(counts), dtype=bool)
     order = np.argsort(-wrong.ravel(), kind="stable")[:8]
     places = [divmod(int(place), len(counts)) for place in order if wrong.ravel()[place] > 1]
