@@ -1,0 +1,76 @@
+"""A small project, trained and evaluated for real, for the tests of what comes after."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recursight.files import write_json
+from recursight.layout import Layout
+from recursight.tracking import ensure_store
+
+PARAMS = {
+    "train": {"epochs": 3, "learning_rate": 0.01},
+    "registry": {"minimum_accuracy": 0.3, "minimum_class_recall": 0.0},
+    "candidates": {
+        "gru": {"layer": "gru", "hidden": 16},
+        "elman": {"layer": "elman", "hidden": 24},
+    },
+}
+
+
+def change_params(layout: Layout, section: str, **values: object) -> None:
+    content = yaml.safe_load(layout.params.read_text())
+    content[section] |= values
+    layout.params.write_text(yaml.safe_dump(content))
+
+
+def choose(layout: Layout, winner: str) -> None:
+    """Writes a comparison with this outcome."""
+    write_json(layout.comparison / "comparison.json", {"winner": winner, "winner_seed": 0, "ranking": []})
+
+
+@pytest.fixture(scope="session")
+def trained(digits_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's folder, with an empty tracking store. Only read it."""
+    from recursight.stages import evaluate, train
+    from recursight.stages.lifeline import mark_flow
+
+    layout = Layout(tmp_path_factory.mktemp("project"))
+    layout.params.write_text(yaml.safe_dump(PARAMS))
+    (layout.root / "dvc.yaml").write_text("stages: {}\n")
+    shutil.copytree(digits_store, layout.store)
+    md5 = {"path": "data", "md5": "0123456789abcdef0123456789abcdef.dir"}
+    (layout.root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"prepare": {"deps": [md5]}}}))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in mark_flow().items():  # a flow's stages leave MLflow to the flow
+            patch.setenv(name, value)
+        for name in PARAMS["candidates"]:
+            train.run(layout, name)
+            evaluate.run(layout, name)
+    shutil.rmtree(layout.state)
+    choose(layout, "gru")
+    ensure_store(layout)
+    return layout.root
+
+
+@pytest.fixture
+def project(trained: Path, tmp_path: Path) -> Layout:
+    """A copy to work in."""
+    shutil.copytree(trained, tmp_path / "project")
+    return Layout(tmp_path / "project")
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """No store but the project's, and no settings that one test leaves to the next."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("MLFLOW_"):
+            del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(before)
