@@ -65,6 +65,8 @@ def sync(layout: Layout, passes: int = 3) -> SyncResult:
             for result in missing:
                 pending.keep(layout, result)
             raise unreachable(tracking_uri(layout), error, CONSEQUENCE) from None
+    outcome.trainings.sort()
+    outcome.evaluations.sort()
     return outcome
 
 
