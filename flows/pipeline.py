@@ -14,7 +14,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from recursight.errors import InputError
 from recursight.files import read_json
@@ -81,7 +81,10 @@ def track() -> None:
     attempt_sync(Layout.find())
 
 
-@flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=MOST_STAGES_AT_ONCE), persist_result=False)
+RUNNER: TaskRunner[PrefectFuture[Any]] = ThreadPoolTaskRunner(max_workers=MOST_STAGES_AT_ONCE)  # type: ignore[assignment]
+
+
+@flow(name="pipeline", task_runner=RUNNER, persist_result=False)
 def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS) -> Outcome:
     """Brings every stage up to date, then tracking and registry.
 
@@ -127,7 +130,11 @@ def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_sec
         ready = [stage for stage, reads in waiting.items() if reads <= done]
         for stage in ready[: jobs - len(at_work)]:
             above = [futures[name] for name in waiting.pop(stage)]
-            arguments = {"stage": stage, "has_changed": stage in todo, "timeout_seconds": timeout_seconds}
+            arguments: dict[str, Any] = {
+                "stage": stage,
+                "has_changed": stage in todo,
+                "timeout_seconds": timeout_seconds,
+            }
             named = run_stage.with_options(name=stage)
             futures[stage] = named.submit(**arguments, board=board, wait_for=above)
             at_work[futures[stage]] = stage

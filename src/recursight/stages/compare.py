@@ -15,7 +15,7 @@ from recursight.evaluation.table import print_ranking
 from recursight.files import read_json, replacing, write_json, write_text
 from recursight.layout import Layout
 from recursight.params import Candidate, Params, load
-from recursight.stages.lifeline import alone
+from recursight.stages.lifeline import alone, in_a_flow
 
 MISTAKES = 24  # that the report shows of the winner
 
@@ -50,7 +50,8 @@ def _run(layout: Layout, params: Params) -> None:
         write_text(folder / "report.html", render(evidence))
         pd.DataFrame(comparison.ranking).to_csv(folder / "ranking.csv", index=False)
         write_json(folder / "comparison.json", _summary(comparison, store))
-    print_ranking(comparison.ranking, comparison.confidence)
+    if not in_a_flow():  # a flow shows the table at its end
+        print_ranking(comparison.ranking, comparison.confidence)
 
 
 def _sweep(layout: Layout, params: Params) -> None:
