@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import yaml
 from recursight.files import write_json
 from recursight.layout import Layout
 from recursight.tracking import ensure_store
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of its own type hints, while it is imported
+    import mlflow.pyfunc  # noqa: F401
 
 PARAMS = {
     "train": {"epochs": 3, "learning_rate": 0.01},

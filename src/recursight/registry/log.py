@@ -30,15 +30,19 @@ def log_model(client: "MlflowClient", run: "Run", result: Result, text: str, res
         resize: how an image of another size is fitted, for those who decode images.
 
     Returns:
-        The id of the logged model. One that a kill left half logged is completed.
+        The id of the logged model. One that a kill left half logged is completed, a complete one left as it is.
     """
     from mlflow.entities import LoggedModelOutput
 
-    model = _logged_model(client, run, result)
+    model = enter_model(client, run, result)
+    if model.status == "READY":
+        return str(model.model_id)
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder), model, run.info.run_id, result, text, resize)
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
-    client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    outputs = client.get_run(run.info.run_id).outputs
+    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     _copy_scores(client, run.info.run_id, model.model_id)
     client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id)
@@ -93,8 +97,8 @@ def _entry(model: "LoggedModel", run_id: str, about: dict[str, Any]) -> Any:
     )
 
 
-def _logged_model(client: "MlflowClient", run: "Run", result: Result) -> "LoggedModel":
-    """Finds or creates the entry."""
+def enter_model(client: "MlflowClient", run: "Run", result: Result) -> "LoggedModel":
+    """Finds or creates the entry of a bundle's model, which may have no files yet."""
     experiment = run.info.experiment_id
     found = client.search_logged_models([experiment], f"tags.`{BUNDLE}` = '{result.digest}'", max_results=1)
     if found:

@@ -1,0 +1,24 @@
+"""The registry behind a real MLflow server."""
+
+import numpy as np
+import pytest
+
+from recursight.data.store import open_store
+from recursight.registry import register
+from recursight.serving import load_champion
+from tests.tracking.conftest import server
+
+__all__ = ["server"]
+
+
+@pytest.mark.slow
+def test_a_winner_registered_over_http_is_loaded_over_http(project, server, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    assert register(project).champion == 1
+    assert not register(project).created
+    champion = load_champion(project)
+    images = np.array(open_store(project.store).images[:3, 0])
+    assert [answer.label for answer in champion.predict(images)] == [
+        answer.label for image in images for answer in champion.predict(image[None])
+    ]
+    assert not (project.root / "mlartifacts").exists()

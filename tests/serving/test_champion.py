@@ -1,0 +1,96 @@
+"""The champion answers for image files."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recursight.data.store import open_store
+from recursight.errors import InputError
+from recursight.registry import register
+from recursight.serving import load_champion
+
+
+@pytest.fixture
+def champion(project):
+    register(project)
+    return load_champion(project)
+
+
+@pytest.fixture
+def pictures(project):
+    """Test images as files: grey PNG, an RGB JPEG of another size."""
+    images = open_store(project.store).images[:3, 0]
+    paths = [project.root / f"{index}.png" for index in range(2)]
+    for path, image in zip(paths, images, strict=False):
+        Image.fromarray(image[:, :, 0]).save(path)
+    Image.fromarray(images[2][:, :, 0]).convert("RGB").resize((40, 20)).save(project.root / "wide.jpg")
+    return [*paths, project.root / "wide.jpg"]
+
+
+def test_files_are_answered_like_the_arrays_that_they_hold(champion, pictures, project):
+    answers = [answer for _, answer in champion.predict_files(pictures)]
+    images = np.array(open_store(project.store).images[:2, 0])
+    assert answers[:2] == champion.predict(images)
+    assert len(answers) == 3
+    for answer in answers:
+        assert answer.label in champion.classes
+        assert answer.probability == max(answer.probabilities.values())
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def test_any_number_of_images_is_answered(champion, project):
+    images = np.array(open_store(project.store).images[:, 0])
+    answers = champion.predict(images)
+    assert len(answers) == len(images) > 1024
+    single = champion.predict(images[-1:])[0]
+    assert single.label == answers[-1].label
+    assert single.probability == pytest.approx(answers[-1].probability, abs=1e-5)
+    assert champion.predict(images[:0]) == []
+
+
+def test_every_file_that_is_no_image_is_named(champion, pictures, project):
+    (project.root / "text.png").write_text("not an image")
+    wrong = [project.root / "missing.png", project.root / "text.png", project.root]
+    with pytest.raises(InputError) as caught:
+        list(champion.predict_files([*pictures, *wrong]))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert "missing.png: does not exist" in lines[0]
+    assert "text.png: is no image" in lines[1]
+    assert "is a folder" in lines[2]
+
+
+def test_without_a_champion_the_command_that_makes_one_is_named(project):
+    with pytest.raises(InputError, match="recursight register"):
+        load_champion(project)
+
+
+def test_a_champion_that_cannot_be_loaded_is_said_plainly(project):
+    register(project)
+    for path in (project.root / "mlartifacts" / "models").glob("m-*/artifacts/artifacts/network.pt2"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="Version 1 of 'recursight', the champion, cannot be loaded"):
+        load_champion(project)
+
+
+def test_the_command_prints_a_line_per_file(project, pictures):
+    register(project)
+    command = [
+        sys.executable,
+        "-c",
+        "from recursight.cli import main; main()",
+        "predict",
+        *map(str, pictures),
+        "--json",
+    ]
+    done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["file"] for line in lines] == [str(path) for path in pictures]
+    assert all(line["probabilities"][line["class"]] == line["probability"] for line in lines)
