@@ -12,7 +12,7 @@ __all__ = ["server"]
 
 
 @pytest.mark.slow
-def test_a_winner_registered_over_http_is_loaded_over_http(project, server, monkeypatch):  # noqa: F811
+def test_a_winner_registered_over_http_is_loaded_over_http(project, server, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     assert register(project).champion == 1
     assert not register(project).created
