@@ -44,11 +44,8 @@ def graph(root: Path) -> dict[str, set[str]]:
     try:
         with Repo(str(root)) as repo:
             edges = repo.index.graph  # from a stage to those whose outputs it reads
-            stages = [stage for stage in topological_sort(edges.reverse()) if stage.cmd]
-            return {
-                stage.addressing: {above.addressing for above in edges.successors(stage) if above.cmd}
-                for stage in stages
-            }
+            stages = [stage for stage in topological_sort(edges.reverse()) if stage.cmd]  # the rest is data
+            return {stage.name: {above.name for above in edges.successors(stage) if above.cmd} for stage in stages}
     except DvcException as error:
         raise InputError(f"dvc.yaml: {' '.join(str(error).split())}") from None
 
@@ -110,14 +107,15 @@ def _run(root: Path, stage: str, timeout_seconds: float, output: list[str]) -> G
     )
     _running.add(process)
     assert process.stdout is not None
-    timer = threading.Timer(timeout_seconds, _end, [process])
+    expired = threading.Event()
+    timer = threading.Timer(timeout_seconds, lambda: (expired.set(), _end(process)))
     timer.start()
     try:
         for line in process.stdout:
             output.append(line.rstrip())
             yield output[-1]
         code = process.wait()
-        if not timer.is_alive() and code:
+        if expired.is_set():
             output.append(f"it took longer than {timeout_seconds:.0f} s and was ended.")
         return code
     finally:
