@@ -1,0 +1,126 @@
+"""The whole pipeline on real images, in a clone of this repository, measured: the tables of docs/results.md.
+
+    python benchmarks/real_data.py mnist --from FOLDER     (or without --from, to download)
+    python benchmarks/real_data.py cifar10 --source cifar10.tar
+
+The clone stays in .recursight/results/NAME, so that a second call goes on where the first was stopped.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(path.stem for path in (ROOT / "benchmarks" / "presets").glob("*.yaml")))
+    parser.add_argument("--from", dest="folder", type=Path, help="where the published files are")
+    parser.add_argument("--source", help="what to import instead of the data set's name")
+    parser.add_argument("--jobs", type=int, help="stages at once")
+    arguments = parser.parse_args()
+    clone = prepare_clone(arguments.name)
+    if not (clone / "imported").exists():
+        source = str(Path(arguments.source).resolve()) if arguments.source else arguments.name
+        options = ["--from", str(arguments.folder.resolve())] if arguments.folder else []
+        import_seconds = timed(clone, "data", "import", source, *options, "--force")
+        (clone / "imported").write_text(str(import_seconds))
+    seconds = timed(clone, "pipeline", *(["--jobs", str(arguments.jobs)] if arguments.jobs else []))
+    write_section(arguments.name, section(arguments.name, clone, seconds))
+
+
+def prepare_clone(name: str) -> Path:
+    """A clone at this commit, with the preset laid over its params.yaml."""
+    clone = ROOT / ".recursight" / "results" / name
+    if not clone.exists():
+        subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+        params = yaml.safe_load((clone / "params.yaml").read_text())
+        preset = yaml.safe_load((ROOT / "benchmarks" / "presets" / f"{name}.yaml").read_text())
+        for key, values in preset.items():
+            params[key] = values if key == "candidates" else params[key] | values
+        (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return clone
+
+
+def timed(clone: Path, *command: str) -> float:
+    """Runs a recursight command of the clone's own code; its wall time in seconds."""
+    started = time.perf_counter()
+    environment = os.environ | {
+        "PYTHONPATH": str(clone / "src"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    subprocess.run([Path(sys.executable).parent / "recursight", *command], cwd=clone, env=environment, check=True)
+    return time.perf_counter() - started
+
+
+def section(name: str, clone: Path, seconds: float) -> str:
+    """Markdown: what was run on what, and the ranking."""
+    summary = json.loads((clone / "artifacts" / "store" / "store.json").read_text())
+    with (clone / "artifacts" / "comparison" / "ranking.csv").open() as file:
+        ranking = list(csv.DictReader(file))
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
+    )
+    splits = ", ".join(f"{split} {found['count']:,}" for split, found in summary["splits"].items())
+    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    lines = [
+        f"## {name}",
+        "",
+        f"{summary['count']:,} images of {len(summary['classes'])} classes: {splits}. "
+        f"{machine()}; commit {commit.stdout.strip()}; one seed, {ranking_setting(clone)}.",
+        f"The pipeline took {seconds / 60:.1f} minutes in all; the largest of its processes {peak_mib:,.0f} MiB.",
+        "",
+        f"Made by `python benchmarks/real_data.py {name} ...`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
+        "",
+        "| candidate | validation accuracy | test accuracy (95 % interval) | macro F1 | parameters | train s | images/s |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [row_of(row) for row in ranking]
+    return "\n".join(lines) + "\n"
+
+
+def row_of(row: dict[str, str]) -> str:
+    value: dict[str, Any] = {key: float(text) for key, text in row.items() if text.replace(".", "", 1).isdigit()}
+    return (
+        f"| {row['candidate']} | {value['validation_accuracy']:.2%} | {value['test_accuracy']:.2%} "
+        f"({value['test_accuracy_low']:.2%} to {value['test_accuracy_high']:.2%}) | {value['test_macro_f1']:.2%} | "
+        f"{value['parameters']:,.0f} | {value['train_seconds']:,.0f} | {value['images_per_second']:,.0f} |"
+    )
+
+
+def ranking_setting(clone: Path) -> str:
+    train = yaml.safe_load((clone / "params.yaml").read_text())["train"]
+    return f"{train['epochs']} epochs, batch {train['batch_size']}, {train['threads']} thread a training"
+
+
+def machine() -> str:
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        cpu = models[0] if models else cpu
+    return f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}"
+
+
+def write_section(name: str, text: str) -> None:
+    """Puts the section into docs/results.md, in the place of the one that it had."""
+    head, *sections = RESULTS.read_text().split("\n## ") if RESULTS.exists() else ["# Results\n"]
+    kept = {part.partition("\n")[0]: part for part in sections}
+    kept[name] = text.removeprefix("## ")
+    RESULTS.write_text("\n## ".join([head.rstrip() + "\n", *(part.rstrip() + "\n" for part in kept.values())]))
+
+
+if __name__ == "__main__":
+    main()
