@@ -82,9 +82,9 @@ def section(name: str, clone: Path, seconds: float) -> str:
         f"{machine()}; commit {commit.stdout.strip()}; one seed, {ranking_setting(clone)}.",
         f"The pipeline took {seconds / 60:.1f} minutes in all; the largest of its processes {peak_mib:,.0f} MiB.",
         "",
-        f"Made by `python benchmarks/real_data.py {name} ...`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
+        f"Made by `python benchmarks/real_data.py {name}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
         "",
-        "| candidate | validation accuracy | test accuracy (95 % interval) | macro F1 | parameters | train s | images/s |",
+        "| candidate | validation | test accuracy (95 % interval) | macro F1 | parameters | train s | images/s |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [row_of(row) for row in ranking]
@@ -95,7 +95,7 @@ def row_of(row: dict[str, str]) -> str:
     value: dict[str, Any] = {key: float(text) for key, text in row.items() if text.replace(".", "", 1).isdigit()}
     return (
         f"| {row['candidate']} | {value['validation_accuracy']:.2%} | {value['test_accuracy']:.2%} "
-        f"({value['test_accuracy_low']:.2%} to {value['test_accuracy_high']:.2%}) | {value['test_macro_f1']:.2%} | "
+        f"({value['test_low']:.2%} to {value['test_high']:.2%}) | {value['macro_f1']:.2%} | "
         f"{value['parameters']:,.0f} | {value['train_seconds']:,.0f} | {value['images_per_second']:,.0f} |"
     )
 
