@@ -136,7 +136,7 @@ def test_a_registration_that_was_killed_half_way_is_completed(project, linked):
     client = connect(project)
     experiment = experiment_id(client, project, "recursight")
     result = result_in(project.bundle("gru", 0), project.evaluation_of("gru", 0))
-    run = find_finished(client, experiment, BUNDLE, result.digest)
+    run = find_finished(client, experiment, bundle=result.digest)
     entry = enter_model(client, run, result)
     if linked:
         client.log_outputs(run.info.run_id, [LoggedModelOutput(entry.model_id, step=0)])

@@ -20,6 +20,11 @@ def test_the_store_is_a_file_in_the_project_unless_the_environment_names_another
     assert tracking_uri(project) == "http://elsewhere:5000"
 
 
+def test_an_experiment_in_a_copy_that_dvc_makes_is_tracked_where_the_project_is(tmp_path):
+    copy = Layout(tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmp123")
+    assert tracking_uri(copy) == tracking_uri(Layout(tmp_path))
+
+
 def test_processes_that_meet_a_missing_database_at_once_all_get_in(tmp_path):
     code = (
         "import sys; from pathlib import Path; from recursight.layout import Layout\n"

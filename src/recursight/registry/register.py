@@ -105,7 +105,7 @@ def winner(layout: Layout) -> Result:
 def _create_version(client: "MlflowClient", layout: Layout, params: Params, result: Result) -> "ModelVersion":
     sync(layout)
     experiment = experiment_id(client, layout, params.registry.experiment)
-    run = find_finished(client, experiment, BUNDLE, result.digest)
+    run = find_finished(client, experiment, bundle=result.digest)
     if run is None:
         raise InputError(f"The MLflow run of {result.card['candidate']} was deleted while it was being registered.")
     name, card = params.registry.model_name, result.card

@@ -43,7 +43,7 @@ def outages() -> tuple[type[Exception], ...]:
 
 def tracking_uri(layout: Layout) -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{layout.root / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_home(layout) / 'mlflow.db'}"
 
 
 def registry_uri(layout: Layout) -> str:
@@ -53,7 +53,7 @@ def registry_uri(layout: Layout) -> str:
 def artifact_location(layout: Layout) -> str | None:
     """Where an experiment's files go; a server decides that itself."""
     uri = tracking_uri(layout)
-    return None if uri.startswith(("http://", "https://")) else (layout.root / "mlartifacts").as_uri()
+    return None if uri.startswith(("http://", "https://")) else (_home(layout) / "mlartifacts").as_uri()
 
 
 def connect(layout: Layout, http: dict[str, str] = PATIENT) -> "MlflowClient":
@@ -139,6 +139,14 @@ def without_password(uri: str) -> str:
 
 def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+def _home(layout: Layout) -> Path:
+    """The project's folder, even from one of the copies in which `dvc exp run --temp` and `--queue` work."""
+    for folder in layout.root.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2]
+    return layout.root
 
 
 def _settle_environment(http: dict[str, str]) -> None:

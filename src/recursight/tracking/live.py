@@ -25,7 +25,7 @@ from recursight.tracking.connection import tracking_uri, without_password
 from recursight.tracking.results import result_in
 
 LIVE_AFTER_SECONDS = 10.0  # nobody watches a shorter training, and every recorder costs a second of a core
-FINISH_SECONDS = 4.0  # what a training waits for its run to be completed
+FINISH_SECONDS = 6.0  # what a training waits at most for its run to be completed; a SQLite file takes one
 STOP_SECONDS = 2.0  # the same when it is being stopped
 
 
@@ -43,10 +43,11 @@ class Live:
         self._recorder: subprocess.Popen[bytes] | None = None
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
-        """Hands over one row of history.csv; takes microseconds and raises nothing."""
+        """Hands over one row of history.csv, without waiting for anybody."""
         self._unsent.append(_line({"epoch": dict(row), "at_ms": round(time.time() * 1000)}))
         if self._recorder is None and time.monotonic() - self._started >= self.live_after_seconds:
-            self._recorder = _start_recorder("--gently")
+            with contextlib.suppress(OSError):  # no process to be had: the result is sent later
+                self._recorder = _start_recorder("--gently")
         if self._recorder is not None:
             self._write(self._recorder)
 
@@ -63,7 +64,10 @@ class Live:
 
     def end(self, status: str, wait_seconds: float) -> bool:
         """Lets the recorder end the run; whether it did so in time."""
-        recorder = self._recorder or _start_recorder()
+        try:
+            recorder = self._recorder or _start_recorder()
+        except OSError:
+            return False
         assert recorder.stdin is not None
         self._unsent.append(_line({"end": status}))
         try:
@@ -87,6 +91,7 @@ def live(
     bundle: Path,
     live_after_seconds: float = LIVE_AFTER_SECONDS,
     defer: bool = False,
+    wait_seconds: float = FINISH_SECONDS,
 ) -> Iterator[Live]:
     """Wraps a training, from before its first epoch until its bundle is on disk.
 
@@ -100,6 +105,7 @@ def live(
         bundle: the folder that holds the bundle by the end of the block.
         live_after_seconds: age of the training at which it begins to be shown.
         defer: whether a training that was over before it was shown is left to a later `sync`.
+        wait_seconds: how long the end may take; what is not sent by then is left to a later `sync`, too.
     """
     keys = ("candidate", "seed", "architecture", "training", "training_digest", "data_digest")
     opening: dict[str, Any] = {
@@ -114,15 +120,15 @@ def live(
     try:
         yield run
     except Exception:
-        run.end("FAILED", FINISH_SECONDS)
+        run.end("FAILED", wait_seconds)
         raise
     except BaseException:  # SIGTERM and Ctrl-C must end it soon; what was never shown is not begun now
         if run.recorded:
-            run.end("KILLED", STOP_SECONDS)
+            run.end("KILLED", min(wait_seconds, STOP_SECONDS))
         raise
     if defer and not run.recorded:
         return
-    if not run.end("FINISHED", FINISH_SECONDS):
+    if not run.end("FINISHED", wait_seconds):
         _keep(layout, opening["name"], bundle)
 
 

@@ -97,12 +97,12 @@ class Recorder:
 
     def _begin(self, client: "MlflowClient") -> None:
         """Finds the run that a cut-off training left, or creates one; neither if the same training is told already."""
-        digest = self.card["training_digest"]
-        if runs.find_finished(client, self.experiment, runs.TRAINING, digest):
+        name, digest = self.card["candidate"], self.card["training_digest"]
+        if runs.find_finished(client, self.experiment, training=digest, candidate=name):
             self.finished_before = True
             return
         tags = runs.tags_of(self.card, git_commit(self.layout.root)) | self.owner.tags
-        unfinished = runs.find_unfinished(client, self.experiment, digest, self.layout.root)
+        unfinished = runs.find_unfinished(client, self.experiment, name, digest, self.layout.root)
         if unfinished:
             known = epochs_of(client, unfinished.info.run_id)
             self.unsent = [message for message in self.unsent if message["epoch"]["epoch"] not in known]
@@ -118,7 +118,7 @@ class Recorder:
         result = result_in(Path(self.opening["bundle"]))
         if result is None or result.card["training_digest"] != self.card["training_digest"]:
             return False
-        if not runs.find_finished(client, self.experiment, runs.BUNDLE, result.digest):
+        if not runs.find_finished(client, self.experiment, bundle=result.digest):
             params = load(self.layout.params)
             send_training(client, self.layout, params, self.experiment, result, self.run_id or None)
         return True

@@ -79,19 +79,25 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def find_finished(client: "MlflowClient", experiment: str, tag: str, value: str) -> "Run | None":
-    """The run of a finished training."""
-    condition = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
-    return next(iter(client.search_runs([experiment], condition, max_results=1)), None)
+def find_finished(client: "MlflowClient", experiment: str, **tags: str) -> "Run | None":
+    """The run of a finished training that bears some tags, by their short names: `training`, `bundle`, `candidate`."""
+    return next(iter(_search(client, experiment, "= 'FINISHED'", tags)), None)
 
 
-def find_unfinished(client: "MlflowClient", experiment: str, training_digest: str, root: Path) -> "Run | None":
+def find_unfinished(
+    client: "MlflowClient", experiment: str, candidate: str, training_digest: str, root: Path
+) -> "Run | None":
     """A run of the same training that was cut off, to be continued; never one that another process still writes."""
-    condition = f"tags.`{TRAINING}` = '{training_digest}' and attributes.status != 'FINISHED'"
-    for run in client.search_runs([experiment], condition):
+    for run in _search(client, experiment, "!= 'FINISHED'", {"candidate": candidate, "training": training_digest}):
         if run.info.status != "RUNNING" or is_dead(run) or run.data.tags.get(ROOT) == str(root):
             return run
     return None
+
+
+def _search(client: "MlflowClient", experiment: str, status: str, tags: dict[str, str]) -> "list[Run]":
+    names = {"training": TRAINING, "bundle": BUNDLE}
+    conditions = [f"tags.`{names.get(name, name)}` = '{value}'" for name, value in tags.items()]
+    return list(client.search_runs([experiment], " and ".join([*conditions, f"attributes.status {status}"])))
 
 
 def create_run(

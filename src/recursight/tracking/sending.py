@@ -23,7 +23,7 @@ SCORES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "
 
 def send(client: "MlflowClient", layout: Layout, params: Params, experiment: str, result: Result) -> tuple[bool, bool]:
     """Completes the run of a result; returns whether the training, and whether the evaluation, was missing."""
-    run = runs.find_finished(client, experiment, runs.BUNDLE, result.digest)
+    run = runs.find_finished(client, experiment, bundle=result.digest)
     run_id = run.info.run_id if run else send_training(client, layout, params, experiment, result)
     evaluation = result.evaluation_digest
     if evaluation is None or (run and run.data.tags.get(runs.EVALUATION) == evaluation):
@@ -50,9 +50,9 @@ def send_training(
     """
     card = result.card
     tags = runs.tags_of(card, result.training.get("git_commit"))
-    unfinished = None if run_id else runs.find_unfinished(client, experiment, card["training_digest"], layout.root)
-    if unfinished:
-        run_id = unfinished.info.run_id
+    if run_id is None:
+        cut_off = runs.find_unfinished(client, experiment, card["candidate"], card["training_digest"], layout.root)
+        run_id = cut_off.info.run_id if cut_off else None
     known = epochs_of(client, run_id) if run_id else set()
     if run_id is None:
         name = runs.run_name(params, card["candidate"], card["seed"])
