@@ -21,7 +21,7 @@ from recursight.files import read_json
 from recursight.layout import Layout
 from recursight.params import Params, load
 from recursight.stages.board import Board
-from recursight.stages.reproduce import changed, end_all, graph, reproduce
+from recursight.stages.reproduce import StageFailed, StageRefused, changed, end_all, graph, reproduce
 
 DAY_SECONDS = 24 * 60 * 60.0
 MOST_STAGES_AT_ONCE = 64
@@ -94,8 +94,16 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
     """
     layout = Layout.find()
     params = load(layout.params)
+    if not layout.data.exists():
+        raise InputError(
+            "data/ is missing: get it with `dvc pull data.dvc`, or bring images: `recursight data import`."
+        )
     stages = graph(layout.root)
     todo = changed(layout.root, stages)
+    if todo:
+        from recursight.stages.train import check  # imports torch, so only where there is something to do
+
+        check(params)
     logger = get_run_logger()
     logger.info("%d of %d stages have changed", len(todo), len(stages))
     try:
@@ -119,7 +127,8 @@ def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_sec
     """Submits each stage as soon as what it reads is there, `jobs` at a time.
 
     Raises:
-        InputError: if a stage was refused; RuntimeError if one failed for good. Stages that do not need it still run.
+        StageRefused: if a stage found its input wrong. Stages that do not need its output still run.
+        StageFailed: if one failed for good, in the same way.
     """
     waiting = dict(stages)
     futures: dict[str, PrefectFuture[Any]] = {}
@@ -149,8 +158,8 @@ def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_sec
             failures.append(finished.result(raise_on_failure=False))
             board.say(stage, "failed")
     if failures:
-        kind = InputError if all(isinstance(failure, InputError) for failure in failures) else RuntimeError
-        raise kind("\n".join(str(failure) for failure in failures))
+        refused = all(isinstance(failure, InputError) for failure in failures)
+        raise (StageRefused if refused else StageFailed)("\n".join(str(failure) for failure in failures))
 
 
 def _show(layout: Layout) -> None:

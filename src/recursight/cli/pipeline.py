@@ -15,7 +15,7 @@ PANEL = "Workflow"
 
 # Asked of Prefect where the user has not decided otherwise.
 PREFECT_DEFAULTS = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # the board shows progress; the log is in Prefect's UI
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the board shows progress; the log is in Prefect's UI
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",  # the first start creates a database
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -41,6 +41,7 @@ def pipeline(
     """
     from recursight.layout import Layout
     from recursight.params import load
+    from recursight.stages.reproduce import StageFailed
 
     layout = Layout.find()
     load(layout.params)  # refused now, before a server starts
@@ -49,7 +50,12 @@ def pipeline(
     sys.path.insert(0, str(layout.root))
     from flows.pipeline import pipeline
 
-    outcome = pipeline(jobs=jobs)
+    try:
+        outcome = pipeline(jobs=jobs)
+    except StageFailed as failure:
+        for line in str(failure).splitlines():
+            typer.secho(f"recursight: {line}", err=True, fg="red")
+        raise typer.Exit(1) from None
     if as_json:
         import json
         from dataclasses import asdict

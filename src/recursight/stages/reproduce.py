@@ -108,7 +108,12 @@ def _run(root: Path, stage: str, timeout_seconds: float, output: list[str]) -> G
     _running.add(process)
     assert process.stdout is not None
     expired = threading.Event()
-    timer = threading.Timer(timeout_seconds, lambda: (expired.set(), _end(process)))
+
+    def expire() -> None:
+        expired.set()
+        _end(process)
+
+    timer = threading.Timer(timeout_seconds, expire)
     timer.start()
     try:
         for line in process.stdout:

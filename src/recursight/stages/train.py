@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -92,16 +92,9 @@ class Training:
         shape, store = self.store.shape, self.store
         if shape[0] != 1:
             raise InputError(f"The store holds clips of {shape[0]} frames; candidates read single images so far.")
-        try:
-            network = assemble(
-                **self.candidate.architecture,
-                input_shape=shape[1:],
-                classes=len(store.classes),
-                mean=store.mean,
-                std=store.std,
-            )
-        except InputError as error:
-            raise InputError(f"params.yaml: candidates.{self.name}.{error}") from None
+        network = _assemble(
+            self.name, self.candidate, shape[1:], classes=len(store.classes), mean=store.mean, std=store.std
+        )
         return network.to(self.device)
 
     def batches(self, split: str) -> Batches:
@@ -137,6 +130,32 @@ def run(layout: Layout, name: str) -> None:
             pd.concat(histories).to_csv(path, index=False)
         for seed in params.seeds:
             layout.checkpoint(name, seed).unlink(missing_ok=True)
+
+
+def check(params: Params) -> None:
+    """Puts every candidate together once, so that a wrong name is found before the first training begins.
+
+    Raises:
+        InputError: naming all that is wrong.
+    """
+    faults = []
+    for name, candidate in params.candidates.items():
+        try:
+            settings = params.training_of(name)
+            choose_device(settings.device)
+            network = _assemble(name, candidate, (16, 16, 1), classes=2, mean=(0.5,), std=(0.5,))
+            build_optimizer(settings.optimizer, network.parameters(), learning_rate=1, weight_decay=0, momentum=0)
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(dict.fromkeys(faults)))
+
+
+def _assemble(name: str, candidate: Candidate, shape: Sequence[int], **rest: Any) -> Classifier:
+    try:
+        return assemble(**candidate.architecture, input_shape=shape, **rest)
+    except InputError as error:
+        raise InputError(f"params.yaml: candidates.{name}.{error}") from None
 
 
 def train_once(layout: Layout, training: Training, folder: Path, params: Params) -> None:

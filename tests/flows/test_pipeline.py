@@ -1,0 +1,161 @@
+"""The whole workflow for real: DVC, a Prefect server, MLflow's store, in a fresh copy of this repository."""
+
+import copy
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workspace import SMALL, Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = Workspace(tmp_path_factory.mktemp("workflow"))
+    made.change_params(**SMALL)
+    made.commit("few candidates")
+    made.run("dvc", "pull", "--quiet", "data.dvc")
+    return made
+
+
+@pytest.fixture(scope="module")
+def first(workspace: Workspace) -> dict[str, Any]:
+    return pipeline(workspace)
+
+
+def pipeline(workspace: Workspace) -> dict[str, Any]:
+    output = workspace.run("recursight", "pipeline", "--json")
+    outcome: dict[str, Any] = json.loads(output[output.index("\n{") :] if "\n{" in output else output)
+    return outcome
+
+
+def asked(workspace: Workspace, script: str) -> Any:
+    """What a script prints as JSON, in the workspace."""
+    return json.loads(workspace.run("python", "-c", textwrap.dedent(script)).splitlines()[-1])
+
+
+def runs(workspace: Workspace) -> list[str]:
+    """Names of the finished MLflow runs, sorted."""
+    found = asked(
+        workspace,
+        """
+        import json, mlflow
+        mlflow.set_tracking_uri("sqlite:///mlflow.db")
+        found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+        rows = [[run.info.run_name, run.info.status, "test_accuracy" in run.data.metrics] for run in found]
+        print(json.dumps(sorted(rows)))
+        """,
+    )
+    assert all(status == "FINISHED" and evaluated for _, status, evaluated in found), found
+    return [name for name, *_ in found]
+
+
+def test_the_first_run_does_everything(workspace: Workspace, first: dict[str, Any]) -> None:
+    assert set(first["ran"]) == {
+        "prepare",
+        *(f"{stage}@{name}" for stage in ("train", "evaluate") for name in SMALL["candidates"]),
+        "compare",
+    }
+    assert (workspace.root / "artifacts" / "comparison" / "report.html").is_file()
+    assert first["registered"]["version"] == 1
+    assert first["registered"]["created"]
+    assert first["registered"]["alias"] == "champion"
+    assert runs(workspace) == ["elman", "gru"]
+
+
+def test_prefect_knows_each_stage_by_its_name(workspace: Workspace, first: dict[str, Any]) -> None:
+    names, states, artifacts = asked(
+        workspace,
+        """
+        import json, logging
+        from prefect.client.orchestration import get_client
+        logging.disable()
+        with get_client(sync_client=True) as client:
+            tasks = client.read_task_runs()
+            artifacts = client.read_artifacts()
+        print(json.dumps([[t.name for t in tasks], [t.state_name for t in tasks], [a.key for a in artifacts]]))
+        """,
+    )
+    assert {"prepare", "train@elman", "train@gru", "evaluate@elman", "evaluate@gru", "compare"} <= set(names)
+    assert set(states) <= {"Completed", "Cached"}
+    assert set(artifacts) >= {"comparison", "winner"}
+
+
+def test_run_again_it_does_nothing(workspace: Workspace, first: dict[str, Any]) -> None:
+    again = pipeline(workspace)
+    assert again["ran"] == []
+    assert again["registered"]["version"] == 1
+    assert not again["registered"]["created"]
+    assert runs(workspace) == ["elman", "gru"]
+    assert "Nothing has changed" in workspace.run("recursight", "pipeline")
+
+
+def test_dvc_finds_everything_up_to_date(workspace: Workspace, first: dict[str, Any]) -> None:
+    assert "up to date" in workspace.run("dvc", "repro").splitlines()[-1]
+
+
+def test_dvc_shows_figures_and_plots(workspace: Workspace, first: dict[str, Any]) -> None:
+    shown = json.loads(workspace.run("dvc", "metrics", "show", "--json"))
+    figures = shown[""]["data"]["artifacts/metrics/gru.json"]["data"]
+    assert 0.5 < figures["test"]["accuracy"] <= 1
+    page = workspace.run("dvc", "plots", "show", "--out", "plots")
+    assert "index.html" in page
+    text = (workspace.root / "plots" / "index.html").read_text()
+    assert "Confusion matrix of gru" in text
+    assert "Learning curve of elman" in text
+
+
+def test_one_changed_candidate_reruns_itself_and_the_comparison(workspace: Workspace, first: dict[str, Any]) -> None:
+    candidates = copy.deepcopy(SMALL["candidates"])
+    candidates["gru"]["hidden"] = 12
+    workspace.change_params(candidates=candidates)
+    assert set(pipeline(workspace)["ran"]) == {"train@gru", "evaluate@gru", "compare"}
+    assert runs(workspace) == ["elman", "gru", "gru"]
+
+
+def test_a_candidate_that_dvc_adds_is_the_only_one_to_be_trained(workspace: Workspace, first: dict[str, Any]) -> None:
+    candidates = copy.deepcopy(SMALL["candidates"]) | {"lstm": {"layer": "lstm", "hidden": [12, 8]}}
+    candidates["gru"]["hidden"] = 12
+    workspace.change_params(candidates=candidates)
+    output = workspace.run("dvc", "repro")
+    ran = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+    assert ran == {"train@lstm", "evaluate@lstm", "compare"}
+    assert pipeline(workspace)["ran"] == []
+    assert runs(workspace) == ["elman", "gru", "gru", "lstm"]
+
+
+def test_what_the_tracking_store_has_never_seen_is_sent(workspace: Workspace, first: dict[str, Any]) -> None:
+    before = runs(workspace)
+    (workspace.root / "mlflow.db").unlink()
+    assert pipeline(workspace)["ran"] == []
+    assert set(runs(workspace)) == set(before)
+
+
+def test_an_experiment_of_dvc_changes_one_candidate(workspace: Workspace, first: dict[str, Any]) -> None:
+    workspace.commit("before the experiment")
+    workspace.run("dvc", "exp", "run", "--quiet", "--name", "wide", "-S", "candidates.gru.hidden=20")
+    shown = json.loads(workspace.run("dvc", "exp", "show", "--json"))
+    assert "wide" in json.dumps(shown)
+    card = workspace.root / "artifacts" / "candidates" / "gru" / "seed-0" / "card.json"
+    assert json.loads(card.read_text())["architecture"]["hidden"] == [20]
+
+
+def test_a_wrong_candidate_is_refused_before_anything_runs(workspace: Workspace, first: dict[str, Any]) -> None:
+    candidates = copy.deepcopy(SMALL["candidates"])
+    candidates["gru"]["layer"] = "grru"
+    workspace.change_params(candidates=candidates)
+    output = workspace.run("recursight", "pipeline", status=2)
+    assert "params.yaml: candidates.gru.layer: 'grru' is unknown; did you mean 'gru'?" in output
+    assert "Traceback" not in output
+
+
+def test_data_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    empty = Workspace(tmp_path)
+    empty.change_params(**SMALL)
+    output = empty.run("recursight", "pipeline", status=2)
+    assert "dvc pull" in output
+    assert "Traceback" not in output
