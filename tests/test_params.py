@@ -1,0 +1,102 @@
+"""params.yaml is read whole or refused whole, each fault by the path of its key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recursight.errors import InputError
+from recursight.params import load
+
+GOOD: dict[str, Any] = {"candidates": {"gru": {"layer": "gru"}, "lstm": {"layer": "lstm", "hidden": [8, 4]}}}
+
+
+def written(folder: Path, content: Any) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def refusal(folder: Path, content: Any) -> list[str]:
+    with pytest.raises(InputError) as refused:
+        load(written(folder, content))
+    return str(refused.value).splitlines()
+
+
+def test_what_is_not_written_has_its_default(tmp_path: Path) -> None:
+    params = load(written(tmp_path, GOOD))
+    assert params.seeds == [0]
+    assert params.prepare.size is None
+    assert params.candidates["gru"].hidden == [64]
+
+
+def test_one_width_is_a_stack_of_one(tmp_path: Path) -> None:
+    params = load(written(tmp_path, {"candidates": {"gru": {"layer": "gru", "hidden": 7}}}))
+    assert params.candidates["gru"].hidden == [7]
+
+
+def test_a_candidate_overrides_single_keys_of_its_training(tmp_path: Path) -> None:
+    content = {
+        "train": {"epochs": 9, "augment": {"shift_pixels": 2, "flip": True}},
+        "candidates": {
+            "gru": {"layer": "gru", "train": {"epochs": 3, "augment": {"flip": False}}},
+            "b": {"layer": "gru"},
+        },
+    }
+    params = load(written(tmp_path, content))
+    assert (params.training_of("gru").epochs, params.training_of("b").epochs) == (3, 9)
+    assert params.training_of("gru").augment.shift_pixels == 2
+    assert (params.training_of("gru").augment.flip, params.training_of("b").augment.flip) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"trian": {}}, "params.yaml: trian: unknown key; did you mean 'train'?"),
+        ({"train": {"epoch": 3}}, "params.yaml: train.epoch: unknown key; did you mean 'epochs'?"),
+        ({"train": {"epochs": 0}}, "params.yaml: train.epochs: input should be greater than or equal to 1 (it is 0)."),
+        ({"train": {"augment": {"flp": 1}}}, "params.yaml: train.augment.flp: unknown key; did you mean 'flip'?"),
+        ({"train": {"device": "gpu"}}, "params.yaml: train.device: string should match pattern"),
+        ({"seeds": [1, 1]}, "params.yaml: seeds: lists a seed twice (it is [1, 1])."),
+        ({"prepare": {"size": [0, 28]}}, "params.yaml: prepare.size.0: input should be greater than or equal to 1"),
+        ({"candidates": {}}, "params.yaml: candidates: dictionary should have at least 1 item"),
+        ({"candidates": {"gru": {}}}, "params.yaml: candidates.gru.layer: is missing."),
+        (
+            {"candidates": {"gru": {"layer": "gru", "hiden": 3}}},
+            "params.yaml: candidates.gru.hiden: unknown key; did you mean 'hidden'?",
+        ),
+        (
+            {"candidates": {"gru": {"layer": "gru", "hidden": [8, 0]}}},
+            "params.yaml: candidates.gru.hidden.1: input should be greater than or equal to 1 (it is 0).",
+        ),
+        (
+            {"candidates": {"gru": {"layer": "gru", "train": {"learing_rate": 1}}}},
+            "params.yaml: candidates.gru.train.learing_rate: unknown key; did you mean 'learning_rate'?",
+        ),
+        ({"candidates": {"My GRU": {"layer": "gru"}}}, "a candidate's name has lower-case letters"),
+    ],
+)
+def test_each_fault_has_its_sentence(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    lines = refusal(tmp_path, GOOD | change)
+    assert len(lines) == 1
+    assert sentence in lines[0]
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    assert len(refusal(tmp_path, GOOD | {"trian": {}, "seeds": [], "compare": {"confidence": 2}})) == 3
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1\n- 2\n", "", "just words"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    assert len(refusal(tmp_path, content)) == 1
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        load(tmp_path / "params.yaml")
+
+
+def test_an_unknown_candidate_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no candidate 'gruu'; did you mean 'gru'"):
+        load(written(tmp_path, GOOD)).candidate("gruu")
