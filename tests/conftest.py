@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from recursight.data.prepare import prepare
-from recursight.data.readers import idx
+from recursight.data.published import make_digits
 
 ROOT = Path(__file__).parents[1]
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
@@ -15,12 +14,8 @@ MNIST = ROOT.parent / "shared" / "data" / "mnist"
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded data set: 1,797 grey 8×8 images, 10 classes, as IDX files, made from scikit-learn. Only read it."""
-    from sklearn.datasets import load_digits
-
     folder = tmp_path_factory.mktemp("digits")
-    source = load_digits()
-    idx.write(folder / "images-idx3-ubyte.gz", np.rint(source.images * (255 / 16)).astype(np.uint8))
-    idx.write(folder / "labels-idx1-ubyte.gz", source.target.astype(np.uint8))
+    make_digits(folder)
     return folder
 
 

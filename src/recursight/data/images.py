@@ -37,10 +37,10 @@ def read_bytes(image: bytes | Path) -> bytes:
     if isinstance(image, Path):
         try:
             if image.stat().st_size > MAX_FILE_BYTES:
-                raise BadImage(f"the file is larger than {MAX_FILE_BYTES:,} bytes.")
+                raise BadImage(f"is larger than {MAX_FILE_BYTES:,} bytes.")
             image = image.read_bytes()
         except FileNotFoundError:
-            raise BadImage("listed but missing.") from None
+            raise BadImage("is listed but missing.") from None
         except OSError as error:
             raise BadImage(f"cannot be read: {error.strerror}.") from None
     if not image:

@@ -45,14 +45,17 @@ class Record(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with one image, or, if `fatal`, with a whole file: then `--skip-bad` does not help."""
+    """What is wrong with one image, or, if `fatal`, with a whole file: then `--skip-bad` does not help.
+
+    The reason goes on where the id ends, as in "cat/1.png is empty."
+    """
 
     id: str
     reason: str
     fatal: bool = False
 
     def __str__(self) -> str:
-        return f"{self.id}: {self.reason}"
+        return f"{self.id} {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def _record(root: Path, number: int, row: dict[str, str], with_split: bool) -> R
         return Fault(name, f"has no label ({place}).")
     split = SPLIT_NAMES.get(row["split"].lower()) if row["split"] else None
     if with_split and split is None:
-        what = f"{row['split']!r} is no split" if row["split"] else "has no split, though others have one"
+        what = f"has split {row['split']!r}" if row["split"] else "has no split, though others have one"
         return Fault(name, f"{what} ({place}); known: {', '.join(SPLIT_NAMES)}.")
     try:
         path = root / name

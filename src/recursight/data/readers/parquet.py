@@ -237,6 +237,6 @@ def _record(
     if "split" in extra:
         split = SPLIT_NAMES.get(str(extra["split"]).lower())
         if split is None:
-            return Fault(name, f"{extra['split']!r} is no split; known: {', '.join(SPLIT_NAMES)}.")
+            return Fault(name, f"has split {extra['split']!r}; known: {', '.join(SPLIT_NAMES)}.")
     group = extra.get("group")
     return Record(name, str(label), split, None if group in (None, "") else str(group), encoded)

@@ -1,0 +1,154 @@
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recursight.data.prepare import prepare
+from recursight.data.store import open_store
+from recursight.errors import InputError
+
+from .pictures import pictures, png, splits_of, write_folder, write_idx
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "source", splits_of(pictures(), False))
+    return tmp_path / "source"
+
+
+def test_embedded_digits(digits_store: Path) -> None:
+    store = open_store(digits_store)
+    assert store.images.shape == (1797, 1, 8, 8, 1)
+    assert store.classes == tuple("0123456789")
+    counts = {name: split["count"] for name, split in store.summary["splits"].items()}
+    assert counts == {"train": 1222, "validation": 216, "test": 359}
+    for name in counts:
+        assert set(store.labels(name)) == set(range(10))
+
+
+def test_mnist(mnist_store: Path) -> None:
+    store = open_store(mnist_store)
+    counts = {name: split["count"] for name, split in store.summary["splits"].items()}
+    assert counts == {"train": 51_000, "validation": 9_000, "test": 10_000}
+    assert store.manifest["split"].tolist()[60_000:] == ["test"] * 10_000
+
+
+def test_mean_and_deviation_are_those_of_the_training_images(digits_store: Path) -> None:
+    store = open_store(digits_store)
+    pixels = store.images[store.indices("train")] / 255
+    assert store.mean == (pytest.approx(pixels.mean(), abs=1e-6),)
+    assert store.std == (pytest.approx(pixels.std(), abs=1e-6),)
+
+
+def test_deviation_is_never_zero(tmp_path: Path) -> None:
+    flat = [(None, name, np.full((2, 2), number, np.uint8)) for number, name in enumerate(["2", "10"] * 20)]
+    flat = [(split, name, np.zeros((2, 2), np.uint8) + number % 2) for number, (split, name, _) in enumerate(flat)]
+    for number, row in enumerate(flat):
+        row[2][0, 0] = number  # or they would all be one image
+    write_idx(tmp_path / "source", flat)
+    assert min(prepare(tmp_path / "source", tmp_path / "store")["std"]) >= 1 / 255 - 1e-6
+
+
+def test_digest_changes_with_what_decides_a_training(folder: Path) -> None:
+    store = folder.parent / "store"
+    first = prepare(folder, store)["digest"]
+    assert prepare(folder, store)["digest"] == first
+    assert prepare(folder, store, seed=1)["digest"] != first
+    assert prepare(folder, store, test=0.4)["digest"] != first
+    assert prepare(folder, store, size=(3, 3))["digest"] != first
+    (folder / "2" / "0.png").rename(folder / "2" / "000.png")
+    assert prepare(folder, store)["digest"] != first
+
+
+def test_sizes_must_be_one_or_set(folder: Path) -> None:
+    (folder / "2" / "0.png").write_bytes(png(np.zeros((9, 9), np.uint8)))
+    with pytest.raises(InputError) as error:
+        prepare(folder, folder.parent / "store")
+    assert "6×5 (39, such as 2/1.png), 9×9 (1, such as 2/0.png)" in str(error.value)
+    assert "set prepare.size in params.yaml, such as size: [6, 5]." in str(error.value)
+    assert prepare(folder, folder.parent / "store", size=(6, 5))["shape"] == [1, 6, 5, 1]
+
+
+def test_channels_must_be_one_or_set(folder: Path) -> None:
+    (folder / "2" / "0.png").write_bytes(png(np.zeros((6, 5, 3), np.uint8)))
+    with pytest.raises(InputError, match=r"39 grey images .*1 RGB images .*set prepare.channels in params.yaml"):
+        prepare(folder, folder.parent / "store")
+    assert prepare(folder, folder.parent / "store", channels="rgb")["shape"] == [1, 6, 5, 3]
+
+
+def test_bad_images_and_sizes_are_told_in_one_run(folder: Path) -> None:
+    (folder / "2" / "0.png").write_bytes(png(np.zeros((9, 9), np.uint8)))
+    (folder / "10" / "39.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"10/39\.png is empty\."):
+        prepare(folder, folder.parent / "store")
+
+
+def test_refusal_leaves_the_old_store(folder: Path) -> None:
+    store = folder.parent / "store"
+    prepare(folder, store)
+    before = {path.name: path.read_bytes() for path in store.iterdir()}
+    (folder / "2" / "0.png").write_bytes(b"")
+    with pytest.raises(InputError):
+        prepare(folder, store)
+    assert {path.name: path.read_bytes() for path in store.iterdir()} == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["source", "store"]
+
+
+def test_one_image_under_two_labels_is_reported(folder: Path) -> None:
+    (folder / "2" / "0.png").write_bytes((folder / "10" / "30.png").read_bytes())
+    (folder / "2" / "1.png").write_bytes((folder / "2" / "2.png").read_bytes())  # a copy, but no contradiction
+    summary = prepare(folder, folder.parent / "store")
+    assert summary["conflicts"] == [["2/0.png", "10/30.png"]]
+    assert summary["conflict_count"] == 1
+
+
+def test_a_copy_of_a_test_image_is_left_out_of_training(tmp_path: Path) -> None:
+    rows = splits_of(pictures(), True)
+    assert (rows[0][0], rows[-1][0]) == ("train", "test")
+    rows.append(("train", rows[-1][1], rows[-1][2]))
+    write_folder(tmp_path / "source", rows)
+    summary = prepare(tmp_path / "source", tmp_path / "store")
+    assert summary["left_out"] == 1
+    manifest = open_store(tmp_path / "store").manifest
+    assert manifest["split"].value_counts()["left-out"] == 1
+    assert (manifest[manifest["split"] != "left-out"].groupby("sha256")["split"].nunique() == 1).all()
+    assert sum(split["count"] for split in summary["splits"].values()) == 40
+
+
+def test_too_few_images_to_split(folder: Path) -> None:
+    for path in sorted((folder / "2").iterdir())[2:]:
+        path.unlink()
+    with pytest.raises(InputError, match=r"'2' \(2\); each class needs 3 or more"):
+        prepare(folder, folder.parent / "store")
+
+
+def test_progress_ends_with_everything(folder: Path) -> None:
+    told: list[tuple[int, int]] = []
+    prepare(folder, folder.parent / "store", progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (40, 40)
+    assert told == sorted(told)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    """Half a gigabyte of pixels in one row group, as pandas would write it: more than the process may take in all."""
+    noise = np.random.default_rng(0).integers(0, 256, (700, 500, 500), np.uint8)
+    stream = [png(np.ascontiguousarray(image)) for image in noise[:8]]
+    images = [stream[number % 8] for number in range(2000)]
+    (tmp_path / "source").mkdir()
+    table = pa.table({"image": images, "label": [number % 2 for number in range(2000)]})
+    pq.write_table(table, tmp_path / "source" / "a.parquet", row_group_size=2000, use_dictionary=False)
+    del noise, images, table
+    code = (
+        "import sys; from pathlib import Path; from recursight.data.readers import open_source;"
+        "from recursight.data.findings import Findings; from recursight.data.examples import examples;"
+        f"findings = Findings(open_source(Path({str(tmp_path / 'source')!r})));"
+        "[None for _ in examples(findings)]; assert findings.counts.total() == 2000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 400_000
