@@ -135,7 +135,7 @@ def test_a_run_that_was_cut_off_is_continued_without_doubling_its_epochs(project
     result = next(result for result in results(project) if result.card["candidate"] == "gru")
     gone = runs.Owner("elsewhere", 1, 0.0, str(project.root))
     tags = runs.tags_of(result.card, None) | gone.tags
-    run_id = runs.create_run(client, experiment, "gru", tags)
+    run_id = client.create_run(experiment, tags=tags, run_name="gru").info.run_id
     client.log_metric(run_id, "epoch/validation_loss", result.history[0]["validation_loss"], step=1)
     sync(project)
     run = runs_of(project)["gru"]
@@ -156,6 +156,17 @@ def test_a_sync_that_was_killed_in_the_middle_is_completed(project):
     assert steps(client, run.info.run_id, "gradient_norms/layer_0_h") == list(range(8))
 
 
+def test_runs_whose_creation_was_never_answered_are_no_second_runs(project):
+    client = connect(project)
+    experiment = experiment_id(client, project, "recursight")
+    result = next(result for result in results(project) if result.card["candidate"] == "gru")
+    tags = runs.tags_of(result.card, None) | runs.Owner.process(project.root).tags
+    for _ in range(3):
+        client.create_run(experiment, tags=tags, run_name="gru")
+    sync(project)
+    assert runs_of(project)["gru"].info.status == "FINISHED"
+
+
 def test_two_at_once_make_one_run_of_each_training(project):
     spawn = multiprocessing.get_context("spawn")
     processes = [spawn.Process(target=sync, args=(project,)) for _ in range(2)]
@@ -171,11 +182,11 @@ def test_a_run_is_ended_when_its_process_is_gone_and_only_then(project):
     client = connect(project)
     experiment = experiment_id(client, project, "recursight")
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    live = runs.create_run(client, experiment, "live", runs.Owner.process(project.root, sleeper.pid).tags)
+    live = client.create_run(experiment, tags=runs.Owner.process(project.root, sleeper.pid).tags).info.run_id
     owner = runs.Owner.process(project.root)
     reused = runs.Owner(owner.host, owner.pid, owner.started - 60, owner.root)  # this pid, but of an earlier process
-    dead = runs.create_run(client, experiment, "dead", reused.tags)
-    far = runs.create_run(client, experiment, "far", reused.tags | {runs.HOST: "elsewhere"})
+    dead = client.create_run(experiment, tags=reused.tags).info.run_id
+    far = client.create_run(experiment, tags=reused.tags | {runs.HOST: "elsewhere"}).info.run_id
 
     assert runs.reap(client, experiment) == [dead]
     sleeper.kill()

@@ -102,14 +102,15 @@ class Recorder:
             self.finished_before = True
             return
         tags = runs.tags_of(self.card, git_commit(self.layout.root)) | self.owner.tags
-        unfinished = runs.find_unfinished(client, self.experiment, name, digest, self.layout.root)
-        if unfinished:
-            known = epochs_of(client, unfinished.info.run_id)
+        cut_off = runs.unfinished(client, self.experiment, name, digest, self.layout.root)
+        if cut_off:
+            run_id = cut_off[0].info.run_id
+            known = epochs_of(client, run_id)
             self.unsent = [message for message in self.unsent if message["epoch"]["epoch"] not in known]
-            runs.adopt_run(client, unfinished.info.run_id, tags)
-            self.run_id = unfinished.info.run_id
+            runs.adopt_run(client, run_id, tags)
         else:
-            self.run_id = runs.create_run(client, self.experiment, self.opening["name"], tags)
+            run_id = client.create_run(self.experiment, tags=tags, run_name=self.opening["name"]).info.run_id
+        self.run_id = run_id
         log(client, self.run_id, params=runs.params_of(self.card))
         log_lineage(client, self.run_id, self.layout, self.card)
 

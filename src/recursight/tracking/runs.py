@@ -2,7 +2,6 @@
 
 import os
 import socket
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ HOST = "recursight.host"
 PID = "recursight.pid"
 STARTED = "recursight.process_started"
 ROOT = "recursight.root"
-KEY = "recursight.key"
 
 
 @dataclass(frozen=True)
@@ -84,32 +82,23 @@ def find_finished(client: "MlflowClient", experiment: str, **tags: str) -> "Run 
     return next(iter(_search(client, experiment, "= 'FINISHED'", tags)), None)
 
 
-def find_unfinished(
+def unfinished(
     client: "MlflowClient", experiment: str, candidate: str, training_digest: str, root: Path
-) -> "Run | None":
-    """A run of the same training that was cut off, to be continued; never one that another process still writes."""
-    for run in _search(client, experiment, "!= 'FINISHED'", {"candidate": candidate, "training": training_digest}):
-        if run.info.status != "RUNNING" or is_dead(run) or run.data.tags.get(ROOT) == str(root):
-            return run
-    return None
+) -> "list[Run]":
+    """Runs of the same training that were cut off; never one that another process still writes.
+
+    There is more than one where the answer to a run's creation was lost and the request was sent again.
+    """
+    found = _search(client, experiment, "!= 'FINISHED'", {"candidate": candidate, "training": training_digest})
+    return [
+        run for run in found if run.info.status != "RUNNING" or is_dead(run) or run.data.tags.get(ROOT) == str(root)
+    ]
 
 
 def _search(client: "MlflowClient", experiment: str, status: str, tags: dict[str, str]) -> "list[Run]":
     names = {"training": TRAINING, "bundle": BUNDLE}
     conditions = [f"tags.`{names.get(name, name)}` = '{value}'" for name, value in tags.items()]
     return list(client.search_runs([experiment], " and ".join([*conditions, f"attributes.status {status}"])))
-
-
-def create_run(
-    client: "MlflowClient", experiment: str, name: str, tags: dict[str, str], started_at_ms: int | None = None
-) -> str:
-    """Creates a run once, even if the answer of a first attempt is lost and the request is sent again."""
-    key = uuid.uuid4().hex
-    run = client.create_run(experiment, start_time=started_at_ms, tags=tags | {KEY: key}, run_name=name)
-    for twin in client.search_runs([experiment], f"tags.`{KEY}` = '{key}'"):
-        if twin.info.run_id != run.info.run_id:
-            client.delete_run(twin.info.run_id)
-    return str(run.info.run_id)
 
 
 def adopt_run(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None:

@@ -50,14 +50,15 @@ def send_training(
     """
     card = result.card
     tags = runs.tags_of(card, result.training.get("git_commit"))
-    if run_id is None:
-        cut_off = runs.find_unfinished(client, experiment, card["candidate"], card["training_digest"], layout.root)
-        run_id = cut_off.info.run_id if cut_off else None
+    cut_off = runs.unfinished(client, experiment, card["candidate"], card["training_digest"], layout.root)
+    if run_id is None and cut_off:
+        run_id = cut_off[0].info.run_id
     known = epochs_of(client, run_id) if run_id else set()
     if run_id is None:
         name = runs.run_name(params, card["candidate"], card["seed"])
         tags |= runs.Owner.process(layout.root).tags
-        run_id = runs.create_run(client, experiment, name, tags, result.started_at_ms)
+        run = client.create_run(experiment, start_time=result.started_at_ms, tags=tags, run_name=name)
+        run_id = str(run.info.run_id)
     log(client, run_id, params=runs.params_of(card), tags=tags)
     log(client, run_id, metrics=[*_curves(result, known), *_gradients(result), *_summary(result)])
     log_lineage(client, run_id, layout, card)
@@ -66,6 +67,9 @@ def send_training(
             client.log_artifact(run_id, str(result.bundle / name), "training")
     client.log_text(run_id, _environment(result.training), "training/environment.txt")
     client.set_tag(run_id, runs.BUNDLE, result.digest)
+    for twin in runs.unfinished(client, experiment, card["candidate"], card["training_digest"], layout.root):
+        if twin.info.run_id != run_id:
+            client.delete_run(twin.info.run_id)
     client.set_terminated(run_id, "FINISHED", end_time=result.finished_at_ms)
     return run_id
 
