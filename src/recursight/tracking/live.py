@@ -104,7 +104,7 @@ def live(
         card: candidate, seed, architecture, training, training_digest and data_digest of the bundle to be.
         bundle: the folder that holds the bundle by the end of the block.
         live_after_seconds: age of the training at which it begins to be shown.
-        defer: whether a training that was over before it was shown is left to a later `sync`.
+        defer: whether what was not shown in time is left to a `sync` that is sure to follow.
         wait_seconds: how long the end may take; what is not sent by then is left to a later `sync`, too.
     """
     keys = ("candidate", "seed", "architecture", "training", "training_digest", "data_digest")
@@ -128,7 +128,7 @@ def live(
         raise
     if defer and not run.recorded:
         return
-    if not run.end("FINISHED", wait_seconds):
+    if not run.end("FINISHED", wait_seconds) and not defer:
         _keep(layout, opening["name"], bundle)
 
 
