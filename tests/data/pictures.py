@@ -75,7 +75,9 @@ def write_parquet(folder: Path, rows: Rows) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for split in dict.fromkeys(row[0] for row in rows):
         chosen = [row for row in rows if row[0] == split]
-        table = parquet_table([png(pixels) for _, _, pixels in chosen], [CLASSES.index(label) for _, label, _ in chosen])
+        table = parquet_table(
+            [png(pixels) for _, _, pixels in chosen], [CLASSES.index(label) for _, label, _ in chosen]
+        )
         pq.write_table(table, folder / f"{split or 'images'}-00000-of-00001.parquet")
 
 

@@ -11,7 +11,7 @@ from recursight.data.readers import idx, open_source, parquet, unwrapped
 from recursight.data.versions import Workshop, replace_data, require_restorable
 from recursight.layout import Layout
 
-WHOLE = {"idx": idx.files, "parquet": parquet.files}
+COPIED = {"idx": idx.files, "parquet": parquet.files}
 """Formats whose files are copied as they are; those of thousands of small files are packed."""
 
 
@@ -49,28 +49,32 @@ def import_data(
         if not force:
             require_restorable(layout)
         workshop.new.mkdir()
-        _validate(findings, workshop.new, skip_bad, progress)
+        packed = _is_packed(findings.source.format, source, skip_bad)
+        if packed:
+            _pack(findings, workshop.new, progress)
+        else:
+            for _ in examples(findings, progress=progress):
+                pass
         findings.refuse(skip_bad)
         findings.splits(validation, test, seed=0)
-        if not any(workshop.new.iterdir()):
-            _copy(WHOLE[findings.source.format](source), source, workshop.new)
+        if not packed:
+            _copy(COPIED[findings.source.format](source), source, workshop.new)
         replace_data(layout, workshop.new, workshop.previous)
     return findings.summary()
 
 
-def _validate(findings: Findings, new: Path, skip_bad: bool, progress: Progress | None) -> None:
-    """Decodes everything, and packs what is not copied; bad images can only be left out by packing."""
-    if findings.source.format == "idx" or (findings.source.format in WHOLE and not skip_bad):
-        for _ in examples(findings, progress=progress):
-            pass
-        return
+def _is_packed(format: str, source: Path, skip_bad: bool) -> bool:
+    """Bad images can only be left out by packing anew, and large row groups would cost `prepare` much memory."""
+    if format == "parquet":
+        return skip_bad or parquet.has_large_groups(source)
+    return format not in COPIED
+
+
+def _pack(findings: Findings, new: Path, progress: Progress | None) -> None:
     with PackWriter(new, findings.source.classes) as writer:
         for chunk in examples(findings, progress=progress):
             for example in chunk:
                 writer.append(example.record)
-    if findings.source.format in WHOLE and not findings.faults:  # nothing to leave out after all
-        shutil.rmtree(new)
-        new.mkdir()
 
 
 def _copy(files: list[Path], source: Path, new: Path) -> None:

@@ -27,7 +27,6 @@ class PackWriter:
     Args:
         folder: exists, and is empty.
         classes: names, in the order of their labels.
-        with_groups: whether records have groups.
     """
 
     def __init__(self, folder: Path, classes: tuple[str, ...]) -> None:

@@ -98,7 +98,7 @@ def _pin(layout: Layout) -> None:
     if layout.data_dvc.exists():
         text = layout.data_dvc.read_text(encoding="utf-8")
         layout.data_dvc.write_text(re.sub(rf"(?m)^\s+remote: {EMBEDDED}\n?", "", text), encoding="utf-8")
-    _dvc(layout, "add", "--quiet", "data")
+    _dvc(layout, "add", "data")
     text = layout.data_dvc.read_text(encoding="utf-8")
     md5 = yaml.safe_load(text)["outs"][0]["md5"]
     if (layout.root / EMBEDDED / "files" / "md5" / md5[:2] / md5[2:]).exists():

@@ -4,6 +4,9 @@
 the schema's `huggingface` metadata names as a ClassLabel. The split is in a column `split`, else in the name of a file
 (train-00000-of-00002.parquet) or of its folder. Optional columns: `group`, and `id`, which is unique.
 
+A page of a file is read whole, and can be as large as its row group: memory stays small for files with small row
+groups, as Hugging Face's library writes them. Import writes other files anew.
+
 Source: https://huggingface.co/docs/datasets/image_dataset and /docs/datasets/about_dataset_features
 """
 
@@ -20,6 +23,8 @@ from recursight.errors import InputError
 LOOKS_FOR = "parquet files (columns image and label, as on Hugging Face; such as train-00000-of-00001.parquet)"
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels")
+
+LARGE_GROUP_BYTES = 64_000_000
 
 _BATCH_BYTES = 8_000_000
 _MAX_BATCH_ROWS = 512
@@ -60,6 +65,16 @@ def files(folder: Path) -> list[Path]:
     """All parquet files in the folder and below."""
     found = (path for path in folder.rglob("*.parquet") if not path.name.startswith(".") and path.is_file())
     return sorted(found, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
+
+
+def has_large_groups(folder: Path) -> bool:
+    """Whether reading it takes much memory."""
+    for path in files(folder):
+        metadata = _open(path, path.name).metadata
+        groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+        if any(group.total_byte_size > LARGE_GROUP_BYTES for group in groups):
+            return True
+    return False
 
 
 def read(folder: Path) -> Source:
