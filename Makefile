@@ -8,11 +8,12 @@ UV_VERSION := 0.13.8
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint types lock clean
+.PHONY: help setup demo test lint types lock embedded clean
 help:
 	@echo "make demo    set up, fetch the digits, run the whole workflow"
 	@echo "make test    set up, then lint, type check and test"
 	@echo "make setup   set up only: $(VENV) with everything pinned in requirements.lock"
+	@echo "make embedded renew the results that a fresh clone can pull"
 	@echo "make lock    pin the newest versions that pyproject.toml allows"
 	@echo "make clean   remove what runs have made; data/ and the MLflow store stay"
 
@@ -48,6 +49,13 @@ lock: $(VENV)/installed
 		| grep -vE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==' > requirements.lock.new
 	sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml >> requirements.lock.new
 	sort -o requirements.lock requirements.lock.new && rm requirements.lock.new
+
+# What a fresh clone can pull without a network: the digits, and every stage's output as dvc.lock has it.
+embedded: setup
+	dvc repro --quiet
+	rm -rf embedded/files
+	dvc push --quiet --remote embedded
+	git add --force embedded dvc.lock
 
 clean:
 	rm -rf artifacts .recursight .mypy_cache .pytest_cache .ruff_cache
