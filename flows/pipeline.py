@@ -6,6 +6,7 @@ tried again, and what came of it.
 
 import base64
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,11 +34,11 @@ class Outcome:
 
     Attributes:
         ran: stages that had changed, and were run.
-        registered: the fields of `registry.Registered`, of the winner.
+        registered: the fields of `registry.Registered`, of the winner; None if the registry cannot be reached.
     """
 
     ran: list[str]
-    registered: dict[str, Any]
+    registered: dict[str, Any] | None
 
 
 def may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
@@ -65,12 +66,26 @@ def run_stage(stage: str, has_changed: bool, timeout_seconds: float, board: Boar
     return Completed(message="done")
 
 
-@task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=may_pass, persist_result=False)
-def register_winner() -> dict[str, Any]:
-    """The winner becomes a version of the registered model, unless it is one."""
-    from recursight.registry import register
+@task(persist_result=False)
+def open_store() -> None:
+    """Creates the tracking store where there is none, while the first stages run."""
+    from recursight.tracking import Unreachable, ensure_store
 
-    return asdict(register(Layout.find()))
+    with suppress(Unreachable):  # said at the end, by those who have something to send
+        ensure_store(Layout.find())
+
+
+@task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=may_pass, persist_result=False)
+def register_winner() -> dict[str, Any] | None:
+    """The winner becomes a version of the registered model, unless it is one; a registry that is down can wait."""
+    from recursight.registry import register
+    from recursight.tracking import Unreachable
+
+    try:
+        return asdict(register(Layout.find()))
+    except Unreachable as error:
+        get_run_logger().warning(str(error))
+        return None
 
 
 @task(persist_result=False)
@@ -106,6 +121,7 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
         check(params)
     logger = get_run_logger()
     logger.info("%d of %d stages have changed", len(todo), len(stages))
+    opening = open_store.submit()
     try:
         with Board(silent="RECURSIGHT_BOARD" not in os.environ) as board:
             board.width = max(map(len, stages))
@@ -113,6 +129,7 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
     finally:
         end_all()
     _show(layout)
+    opening.wait()
     track()
     return Outcome(ran=[stage for stage in stages if stage in todo], registered=register_winner())
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -65,6 +65,17 @@ def pipeline(
         _summarise(layout, outcome)
 
 
+def _standing(registered: dict[str, Any] | None) -> str:
+    """What became of the winner, and what is in production."""
+    if registered is None:
+        return "The registry cannot be reached: `recursight register` makes the winner a version when it can."
+    name, version = registered["name"], registered["version"]
+    said = f"{name} version {version} ({registered['candidate']}) is {registered['alias']}: {registered['reason']}"
+    if registered["alias"] != "champion" and registered["champion"]:
+        said += f"\nThe champion is {name} version {registered['champion']}."
+    return said
+
+
 def _summarise(layout: "Layout", outcome: "Outcome") -> None:
     """The table, the champion, and the commands that show more."""
     from recursight.evaluation.table import print_ranking
@@ -75,12 +86,10 @@ def _summarise(layout: "Layout", outcome: "Outcome") -> None:
     print_ranking(comparison["ranking"], comparison["confidence"])
     print()
     registered = outcome.registered
+    created = registered is not None and registered["created"]
     if not outcome.ran:
-        print("Nothing has changed: nothing was trained" + ("." if registered["created"] else ", nothing registered."))
-    print(
-        f"{registered['name']} version {registered['version']} ({registered['candidate']}) is {registered['alias']}: "
-        f"{registered['reason']}"
-    )
+        print("Nothing has changed: nothing was trained" + ("." if created else ", nothing registered."))
+    print(_standing(registered))
     print("\nSee more:")
     for command, what in (
         (f"open {(layout.comparison / 'report.html').relative_to(layout.root)}", "the report, in a browser"),
