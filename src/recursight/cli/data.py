@@ -60,7 +60,7 @@ def import_(
         return
     _print_summary(summary)
     print("data/ is replaced and pinned. Keep this version: git add data.dvc .gitignore && git commit -m 'Data: ...'")
-    print("Back to the one before: git checkout HEAD data.dvc && dvc checkout data.dvc")
+    print("Or back to the one before: git checkout data.dvc && dvc checkout data.dvc")
 
 
 @group.command()
