@@ -42,6 +42,20 @@ def test_every_mode_becomes_grey_or_rgb(image: Image.Image, expected: list[int] 
         assert pixels[0, 0].tolist() == expected
 
 
+def test_transparent_colours_are_laid_over_black() -> None:
+    assert decode(encoded(Image.new("L", (4, 2), 90), transparency=90)).tolist() == [[[0]] * 4] * 2
+    assert decode(encoded(RED, transparency=(200, 0, 0))).max() == 0
+    palette = RED.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert decode(encoded(palette, transparency=palette.getpixel((0, 0)))).shape == (2, 4, 3)
+    half = decode(encoded(Image.new("RGBA", (4, 2), (200, 100, 0, 128))))
+    assert half[0, 0].tolist() == [100, 50, 0]
+    assert decode(encoded(Image.new("RGBA", (4, 2), (200, 100, 0, 128))), (2, 2), "stretch")[0, 0].tolist() == [
+        100,
+        50,
+        0,
+    ]
+
+
 def test_cmyk_becomes_rgb() -> None:
     assert decode(encoded(RED.convert("CMYK"), "TIFF")).shape == (2, 4, 3)
 

@@ -20,7 +20,7 @@ from recursight.data.records import Fault, Record
 Progress = Callable[[int, int], None]
 """Told after each chunk how many records are done, and of how many."""
 
-Decode = Callable[[bytes | np.ndarray], np.ndarray]
+Decode = Callable[[bytes | Path | np.ndarray], np.ndarray]
 
 _CHUNK_RECORDS = 128
 _CHUNK_BYTES = 4_000_000
@@ -31,6 +31,7 @@ def examples(
     decode: Decode = decode,
     keep: Callable[[Shape], bool] = lambda shape: False,
     progress: Progress | None = None,
+    with_bytes: bool = False,
 ) -> Iterator[list[Example]]:
     """Decodes a whole source, in order; what cannot be decoded goes to `findings` instead.
 
@@ -39,11 +40,12 @@ def examples(
         decode: makes pixels (H, W, C) of one image; raises BadImage if it cannot.
         keep: whether the pixels of an image of some shape are wanted.
         progress: told how far the pass is.
+        with_bytes: the records come with the bytes that were decoded, in place of paths.
     """
     done = 0
     with warnings.catch_warnings():  # Pillow warns of oddities in metadata; only pixels matter here
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        for outcomes in _outcomes(findings.source.read(), decode, keep):
+        for outcomes in _outcomes(findings.source.read(), decode, keep, with_bytes):
             good = findings.add(outcomes)
             if good:
                 yield good
@@ -53,12 +55,12 @@ def examples(
 
 
 def _outcomes(
-    records: Iterator[Record | Fault], decode: Decode, keep: Callable[[Shape], bool]
+    records: Iterator[Record | Fault], decode: Decode, keep: Callable[[Shape], bool], with_bytes: bool
 ) -> Iterator[list[Example | Fault]]:
     """Keeps all cores busy with a few chunks; the first ones are short, to learn how large the pixels are."""
 
     def work(chunk: list[Record | Fault]) -> list[Example | Fault]:
-        return [item if isinstance(item, Fault) else _example(item, decode, keep) for item in chunk]
+        return [item if isinstance(item, Fault) else _example(item, decode, keep, with_bytes) for item in chunk]
 
     threads = cores()
     pending: deque[Future[list[Example | Fault]]] = deque()
@@ -99,16 +101,17 @@ def _encoded_bytes(image: bytes | Path | np.ndarray) -> int:
     return image.nbytes if isinstance(image, np.ndarray) else len(image)
 
 
-def _example(record: Record, decode: Decode, keep: Callable[[Shape], bool]) -> Example | Fault:
+def _example(record: Record, decode: Decode, keep: Callable[[Shape], bool], with_bytes: bool) -> Example | Fault:
     try:
-        image = record.image if isinstance(record.image, np.ndarray) else read_bytes(record.image)
-        pixels = np.ascontiguousarray(decode(image))
+        if with_bytes and isinstance(record.image, Path):
+            record = record._replace(image=read_bytes(record.image))
+        pixels = np.ascontiguousarray(decode(record.image))
     except BadImage as bad:
         return Fault(record.id, str(bad))
     height, width, channels = pixels.shape
     shape = (height, width, channels)
     sha256 = hashlib.sha256(pixels.data).digest()
-    return Example(record._replace(image=image), shape, sha256, pixels if keep(shape) else None)
+    return Example(record, shape, sha256, pixels if keep(shape) else None)
 
 
 def cores() -> int:

@@ -22,7 +22,7 @@ class Example(NamedTuple):
     """A record that could be decoded.
 
     Attributes:
-        record: with encoded bytes or pixels in place of a path.
+        record: as the reader gave it, or with bytes in place of a path.
         shape: H, W, C of its pixels.
         sha256: of its pixels.
         pixels: uint8, H, W, C; None where nobody wants them.

@@ -18,7 +18,11 @@ MAX_PIXELS = 54_000_000
 
 MAX_FILE_BYTES = 256_000_000
 _LARGE_PIXELS = 2_000_000
+_LARGE_FILE_BYTES = 1_000_000  # is read by Pillow, a block at a time
 _one_large_at_a_time = threading.Lock()  # or memory would grow with the number of threads
+
+# Large images in blocks that malloc maps by themselves, and so gives back: smaller blocks stay with each thread's heap.
+Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
 Resize = Literal["pad", "crop", "stretch"]
 Channels = Literal["keep", "grey", "rgb"]
@@ -77,17 +81,25 @@ def decode(
         ):
             return pixels
         return _fitted(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), size, resize, channels)
-    opened = _open(read_bytes(image))
-    with opened:
+    if isinstance(image, bytes) or _size_of(image) < _LARGE_FILE_BYTES:
+        image = read_bytes(image)
+    with _open(image) as opened:
         if opened.width * opened.height < _LARGE_PIXELS:
             return _decoded(opened, size, resize, channels)
         with _one_large_at_a_time:
             return _decoded(opened, size, resize, channels)
 
 
-def _open(encoded: bytes) -> Image.Image:
+def _size_of(path: Path) -> int:
     try:
-        opened = Image.open(io.BytesIO(encoded))
+        return path.stat().st_size
+    except OSError:
+        return 0  # told when it is read
+
+
+def _open(image: bytes | Path) -> Image.Image:
+    try:
+        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
     except UnidentifiedImageError:
         raise BadImage("is no image that can be decoded.") from None
     except Image.DecompressionBombError:
@@ -119,8 +131,8 @@ def _reason(error: Exception) -> str:
 
 
 def _canonical(image: Image.Image) -> Image.Image:
-    """Mode L or RGB."""
-    if image.mode in ("L", "RGB"):
+    """Mode L or RGB, or La or RGBa: colours multiplied with their alpha, which is what they are over black."""
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
         return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
@@ -128,12 +140,12 @@ def _canonical(image: Image.Image) -> Image.Image:
         raise BadImage("has floating-point pixels; save it with 8 or 16 bits.")
     if image.mode == "1":
         return image.convert("L")
-    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        grey = image.mode in ("LA", "La")
-        over = image.convert("RGBA")
-        black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        black.alpha_composite(over)
-        return black.convert("L" if grey else "RGB")
+    if image.mode in ("L", "LA", "La"):
+        return image.convert("LA").convert("La")
+    if image.mode in ("RGBA", "RGBa"):
+        return image.convert("RGBa")
+    if image.mode == "PA" or "transparency" in image.info:
+        return image.convert("RGBA").convert("RGBa")
     return image.convert("RGB")
 
 
@@ -147,6 +159,9 @@ def _fitted(image: Image.Image, size: tuple[int, int] | None, resize: Resize, ch
             image = ImageOps.fit(image, (width, height), bilinear)
         else:
             image = ImageOps.pad(image, (width, height), bilinear, color=0)
+    if image.mode in ("La", "RGBa"):
+        bands = image.split()[:-1]
+        image = Image.merge("RGB", bands) if len(bands) == 3 else bands[0]
     mode = {"keep": image.mode, "grey": "L", "rgb": "RGB"}[channels]
     if image.mode != mode:
         image = image.convert(mode)

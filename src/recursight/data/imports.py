@@ -72,7 +72,7 @@ def _is_packed(format: str, source: Path, skip_bad: bool) -> bool:
 
 def _pack(findings: Findings, new: Path, progress: Progress | None) -> None:
     with PackWriter(new, findings.source.classes) as writer:
-        for chunk in examples(findings, progress=progress):
+        for chunk in examples(findings, progress=progress, with_bytes=True):
             for example in chunk:
                 writer.append(example.record)
 

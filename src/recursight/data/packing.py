@@ -36,7 +36,7 @@ class PackWriter:
         self._shards: dict[str | None, _Shard] = {}
 
     def append(self, record: Record) -> None:
-        """Takes a record with encoded bytes; pixels are encoded as PNG."""
+        """Takes a record; pixels are encoded as PNG."""
         shard = self._shards.setdefault(record.split, _Shard(self.folder, record.split or "images", self.schema))
         image = _png(record.image) if isinstance(record.image, np.ndarray) else record.image
         row = {

@@ -62,7 +62,7 @@ def prepare(
     def keep(shape: Shape) -> bool:  # images of a second shape are refused below; the pass goes on to tell all faults
         return not findings.shapes or (shape in findings.shapes and len(findings.shapes) == 1)
 
-    def fit(image: bytes | np.ndarray) -> np.ndarray:
+    def fit(image: bytes | Path | np.ndarray) -> np.ndarray:
         return decode(image, size, resize, channels)
 
     with files.replacing(folder) as staging:

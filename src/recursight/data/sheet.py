@@ -48,10 +48,7 @@ def survey(findings: Findings, per_class: int = 10, progress: Progress | None = 
 
 def thumbnail(example: Example) -> Image.Image:
     """Fits an image into a cell; a small one grows by a whole factor, so that its pixels stay square."""
-    image = example.record.image
-    if isinstance(image, Path):
-        raise TypeError("an example holds bytes or pixels")
-    pixels = decode(image, channels="rgb")
+    pixels = decode(example.record.image, channels="rgb")
     height, width = pixels.shape[:2]
     opened = Image.fromarray(np.ascontiguousarray(pixels))
     factor = CELL // max(height, width)

@@ -79,9 +79,9 @@ def _class_folders(folder: Path) -> list[ClassFolder]:
 
 
 def _records(folder: Path, class_folder: ClassFolder) -> Iterator[Record | Fault]:
-    root = folder.resolve()
+    root, prefix = folder.resolve(), f"{folder}{os.sep}"
     for file in _files_below(class_folder.path):
-        name = Path(os.path.relpath(file.path, folder)).as_posix()
+        name = file.path[len(prefix) :].replace(os.sep, "/")
         if file.is_symlink() and leaves(Path(file.path), root):
             yield Fault(name, "is a link that leaves the folder.")
         elif file.is_dir():
