@@ -1,6 +1,6 @@
 """From any source to the one store: decode, fit, write, split. One pass, and never more in memory than a few chunks.
 
-What grows with the number of images is about 150 bytes for each: id, label, group, hash and pixel sums.
+What grows with the number of images is about 350 bytes for each: id, label, group, hash and pixel sums.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from recursight.data.records import SPLITS
 from recursight.errors import InputError
 
 FORMAT = 1
+_MANIFEST_ROWS = 65_536
 
 
 def prepare(
@@ -124,17 +125,26 @@ class ImageWriter:
 
 
 def _write_manifest(path: Path, findings: Findings, splits: np.ndarray) -> None:
-    groups, names = findings.groups, findings.group_names
-    manifest = pa.table(
-        {
-            "id": findings.ids,
-            "label": pa.array(findings.labels),
-            "split": pa.array(splitting.NAMES).take(pa.array(splits)),
-            "group": pa.array(names, pa.string()).take(pa.array(groups % len(names))),
-            "sha256": pa.array([row.tobytes().hex() for row in findings.sha256], pa.string()),
-        }
-    )
-    pq.write_table(manifest, path, compression="zstd")
+    names = pa.array(findings.group_names, pa.string())
+    columns = {
+        "id": pa.string(),
+        "label": pa.int64(),
+        "split": pa.string(),
+        "group": pa.string(),
+        "sha256": pa.string(),
+    }
+    ids, labels, groups, sha256 = findings.ids, findings.labels, findings.groups % len(names), findings.sha256
+    with pq.ParquetWriter(path, pa.schema(list(columns.items())), compression="zstd") as writer:
+        for start in range(0, len(labels), _MANIFEST_ROWS):
+            rows = slice(start, start + _MANIFEST_ROWS)
+            table = {
+                "id": ids.slice(start, _MANIFEST_ROWS).combine_chunks(),
+                "label": pa.array(labels[rows]),
+                "split": pa.array(splitting.NAMES).take(pa.array(splits[rows])),
+                "group": names.take(pa.array(groups[rows])),
+                "sha256": pa.array([row.tobytes().hex() for row in sha256[rows]], pa.string()),
+            }
+            writer.write_table(pa.table(table))
 
 
 def _summary(findings: Findings, splits: np.ndarray, writer: ImageWriter) -> dict[str, Any]:
