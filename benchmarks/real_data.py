@@ -22,6 +22,11 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"
+HEAD = """# Results
+
+What the whole pipeline gives on real images, by the command named with each table. Accuracies repeat; times are those of
+the machine named, and of whatever else it did at the time.
+"""
 
 
 def main() -> None:
@@ -116,7 +121,7 @@ def machine() -> str:
 
 def write_section(name: str, text: str) -> None:
     """Puts the section into docs/results.md, in the place of the one that it had."""
-    head, *sections = RESULTS.read_text().split("\n## ") if RESULTS.exists() else ["# Results\n"]
+    head, *sections = RESULTS.read_text().split("\n## ") if RESULTS.exists() else [HEAD]
     kept = {part.partition("\n")[0]: part for part in sections}
     kept[name] = text.removeprefix("## ")
     RESULTS.write_text("\n## ".join([head.rstrip() + "\n", *(part.rstrip() + "\n" for part in kept.values())]))
