@@ -6,6 +6,8 @@ import socket
 import subprocess
 from pathlib import Path
 
+SOURCES = {".py", ".cpp", ".h", ".cu"}
+
 
 def git_commit(root: Path) -> str | None:
     """The commit of the project folder, with `-dirty` where tracked files differ from it; None outside git."""
@@ -17,10 +19,10 @@ def git_commit(root: Path) -> str | None:
 
 
 def code_digest(*folders: Path) -> str:
-    """SHA-256 over the names and contents of all Python files below some folders."""
+    """SHA-256 over the names and contents of all source files below some folders, native ones too."""
     hashed = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in SOURCES):
             hashed.update(path.relative_to(folder).as_posix().encode() + b"\0")
             hashed.update(hashlib.sha256(path.read_bytes()).digest())
     return hashed.hexdigest()

@@ -153,6 +153,17 @@ def test_a_wrong_candidate_is_refused_before_anything_runs(workspace: Workspace,
     assert "Traceback" not in output
 
 
+def test_a_plain_pull_on_a_fresh_clone_brings_data_and_results(tmp_path: Path) -> None:
+    clone = Workspace(tmp_path)
+    clone.run("dvc", "pull", "--quiet")
+    assert (clone.root / "data" / "images-idx3-ubyte.gz").is_file()
+    assert (clone.root / "artifacts" / "comparison" / "report.html").is_file()
+    shown = json.loads(clone.run("dvc", "metrics", "show", "--json"))
+    figures = shown[""]["data"]
+    assert len(figures) >= 9
+    assert all(figure["data"]["test"]["accuracy"] > 0.9 for figure in figures.values())
+
+
 def test_data_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     empty = Workspace(tmp_path)
     empty.change_params(**SMALL)
