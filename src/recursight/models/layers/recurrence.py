@@ -72,6 +72,7 @@ class Recurrence(Layer):
 
     def initial_state(self, x: Tensor) -> State:
         """Zeros (B, H) for each part of the state."""
+        # Not len(x), which an export takes for a constant.
         return tuple(x.new_zeros(x.shape[0], self.hidden) for _ in self.states)
 
     def prepare(self, inputs: Tensor) -> Tensor:
