@@ -40,6 +40,10 @@ class Elman(TorchRecurrence):
             nn.init.eye_(self.rnn.get_parameter("weight_hh_l0"))
             nn.init.normal_(self.rnn.get_parameter("weight_ih_l0"), std=0.001)
 
+    @property
+    def kernel(self) -> str:
+        return f"elman_{self.rnn.nonlinearity}"
+
     def step(self, x: Tensor, state: State) -> State:
         from_input, from_state = self.products(x, state[0])
         return (self.activation(from_input + from_state),)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
@@ -62,7 +63,9 @@ class GridRecurrence(Recurrence):
         raise NotImplementedError
 
     def forward(self, grid: Tensor) -> Tensor:
-        """All directions in one batched product a step."""
+        """Natively pixel by pixel; else by anti-diagonals, all directions in one batched product a step."""
+        if native.usable(grid):
+            return native.grid(type(self).__name__.lower(), grid, self.input.weight, self.input.bias, self.recurrent)
         steps = self.prepare(grid).permute(3, 1, 0, 2, 4).contiguous()  # diagonals directions B rows G·H
         _, directions, batch, rows, _ = steps.shape
         state: State = tuple(steps.new_zeros(directions, batch, rows, self.hidden) for _ in self.states)

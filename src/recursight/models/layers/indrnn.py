@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 
@@ -28,6 +29,15 @@ class IndRNN(Recurrence):
         nn.init.zeros_(self.input.bias)
 
     def forward(self, steps: Tensor) -> Tensor:
+        if native.usable(steps):
+            return native.sequence(
+                f"indrnn_{self.activation.__name__}",
+                steps,
+                self.input.weight,
+                self.input.bias,
+                vectors=self.recurrent,
+                hidden=self.hidden,
+            )
         drive = self.input(steps)  # B T H
         (h,) = self.initial_state(steps)
         states = []

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers.linear_scan import linear_scan
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
@@ -43,6 +44,18 @@ class LRU(Recurrence):
 
     def forward(self, steps: Tensor) -> Tensor:
         real, imaginary, scale = self._eigenvalues()
+        if native.usable(steps):
+            weights = self.input.weight * scale.repeat(2).unsqueeze(1)
+            parts = native.sequence(
+                "lru",
+                steps,
+                weights,
+                weights.new_zeros(2 * self.hidden),
+                vectors=torch.cat([real, imaginary]),
+                hidden=self.hidden,
+                outputs=2,
+            )
+            return self._block(steps, parts)
         update = self.input(steps) * scale.repeat(2)  # B T 2·H
         states = linear_scan(torch.complex(real, imaginary), torch.complex(*update.chunk(2, dim=-1)))
         return self._block(steps, torch.cat([states.real, states.imag], dim=-1))

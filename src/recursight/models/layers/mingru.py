@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers.linear_scan import linear_scan
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
@@ -25,6 +26,8 @@ class MinGRU(Recurrence):
         nn.init.zeros_(self.input.bias)
 
     def forward(self, steps: Tensor) -> Tensor:
+        if native.usable(steps):
+            return native.sequence("mingru", steps, self.input.weight, self.input.bias, hidden=self.hidden)
         gate, candidate = self.input(steps).chunk(2, dim=-1)  # each B T H
         return linear_scan(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate)
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers.linear_scan import linear_scan
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
@@ -31,6 +32,8 @@ class QRNN(Recurrence):
         nn.init.zeros_(self.input.bias)
 
     def forward(self, steps: Tensor) -> Tensor:
+        if native.usable(steps):
+            return native.sequence("qrnn", self.prepare(steps), self.input.weight, self.input.bias, hidden=self.hidden)
         candidate, forget, out = self.input(self.prepare(steps)).chunk(3, dim=-1)  # each B T H
         c = linear_scan(torch.sigmoid(forget), torch.sigmoid(-forget) * torch.tanh(candidate))
         return torch.sigmoid(out) * c

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers.recurrence import Recurrence, State, glorot, orthogonal
 
 
@@ -37,6 +38,10 @@ class SLSTM(Recurrence):
         return h, c, n, m - 1e30
 
     def forward(self, steps: Tensor) -> Tensor:
+        if native.usable(steps):
+            return native.sequence(
+                "slstm", steps, self.input.weight, self.input.bias, from_state=self.recurrent.weight, hidden=self.hidden
+            )
         state = self.initial_state(steps)
         states = []
         for x in self.input(steps).unbind(dim=1):

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 
@@ -30,6 +31,17 @@ class SRU(Recurrence):
         nn.init.zeros_(self.input.bias)
 
     def forward(self, steps: Tensor) -> Tensor:
+        if native.usable(steps):
+            c, r = native.sequence(
+                "sru",
+                steps,
+                self.input.weight,
+                self.input.bias,
+                vectors=self.recurrent.flatten(),
+                hidden=self.hidden,
+                outputs=2,
+            ).chunk(2, dim=-1)
+            return _output(c, r, self.highway(steps))
         products, skip = self.input(steps), self.highway(steps)
         _, c = self.initial_state(steps)
         cells, resets = [], []

@@ -1,10 +1,14 @@
-"""Layers whose weights are those of torch.nn's own: the same names, shapes and meaning."""
+"""Layers whose weights are those of torch.nn's own: the same names, shapes and meaning.
+
+On the CPU the native kernels run them, elsewhere torch.nn, with cuDNN on CUDA.
+"""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers.recurrence import Recurrence, glorot, orthogonal
 
 
@@ -32,8 +36,26 @@ class TorchRecurrence(Recurrence):
     def forward(self, steps: Tensor) -> Tensor:
         if torch.compiler.is_exporting():
             return self._exported(steps)
+        if native.usable(steps):
+            return native.sequence(
+                self.kernel,
+                steps,
+                self._weight("weight_ih_l0"),
+                self.biases(),
+                from_state=self._weight("weight_hh_l0"),
+                hidden=self.hidden,
+            )
         states: Tensor = self.rnn(steps)[0]
         return states
+
+    @property
+    def kernel(self) -> str:
+        """The native kernel's name."""
+        return type(self).__name__.lower()
+
+    def biases(self) -> Tensor:
+        """What is added to each block of products, as the kernel wants it."""
+        return self._weight("bias_ih_l0") + self._weight("bias_hh_l0")
 
     def _exported(self, steps: Tensor) -> Tensor:
         """The operator below the module: an exported program may not assign attributes, as the module does."""
