@@ -3,6 +3,7 @@
 // A cell has GATES blocks of products. The first INPUT blocks are fed by the input, and as many by the state if
 // RECURRENT: the first SHARED of them together with the input's, the others into blocks of their own. It keeps CARRY
 // values from step to step, gives OUTPUTS, keeps SAVED values for the way back, and has VECTORS of weights by unit.
+// Its way back LOOKS at the outputs, unless it says not to.
 // The way back turns the outputs' gradients into the products', and `carry` then is what reaches the step before.
 #pragma once
 #include "vector.h"
@@ -11,7 +12,7 @@ template <class T>
 struct Cell {
     using V = Vec<T>;
     static constexpr int VECTORS = 0, OUTPUTS = 1;
-    static constexpr bool RECURRENT = true;
+    static constexpr bool RECURRENT = true, LOOKS = true;
 };
 
 template <class T, bool RELU>
@@ -190,7 +191,7 @@ struct Sru : Cell<T> {
 template <class T>
 struct Qrnn : Cell<T> {
     using V = Vec<T>;
-    static constexpr bool RECURRENT = false;
+    static constexpr bool RECURRENT = false, LOOKS = false;
     static constexpr int GATES = 3, INPUT = 3, SHARED = 0, CARRY = 1, SAVED = 4;
     static INLINE void forward(const V* gates, const V*, V* carry, V* out, V* saved) {
         const V z = hyperbolic_tangent(gates[0]), f = sigmoid(gates[1]), o = sigmoid(gates[2]);
@@ -227,5 +228,21 @@ struct Lru : Cell<T> {
         totals[1] += gates[1] * before[0] - gates[0] * before[1];
         carry[0] = gates[0] * weights[0] + gates[1] * weights[1];
         carry[1] = gates[1] * weights[0] - gates[0] * weights[1];
+    }
+};
+
+// A gated linear unit: no recurrence at all, and the whole of what follows one.
+template <class T>
+struct Glu : Cell<T> {
+    using V = Vec<T>;
+    static constexpr bool RECURRENT = false, LOOKS = false;
+    static constexpr int GATES = 2, INPUT = 2, SHARED = 0, CARRY = 0, SAVED = 2;
+    static INLINE void forward(const V* gates, const V*, V*, V* out, V* saved) {
+        saved[0] = gates[0], saved[1] = sigmoid(gates[1]);
+        out[0] = saved[0] * saved[1];
+    }
+    static INLINE void backward(const V* saved, const V*, const V*, const V* grad, const V*, V*, V* gates, V*) {
+        gates[0] = grad[0] * saved[1];
+        gates[1] = grad[0] * saved[0] * saved[1] * (1 - saved[1]);
     }
 };

@@ -115,7 +115,7 @@ struct GridRunner {
 
     static void copy_rows(T* to, long to_stride, const T* from, long from_stride, long rows, long count) {
         for (long row = 0; row < rows; ++row)
-            std::memcpy(to + row * to_stride, from + row * from_stride, count * sizeof(T));
+            copy(to + row * to_stride, from + row * from_stride, count);
     }
 
     void points_forward(long rows, const T* gates, const T* left, const T* above, T* state, T* saved) const {

@@ -31,6 +31,7 @@ SEQUENCE(minlstm, MinLstm)
 SEQUENCE(sru, Sru)
 SEQUENCE(qrnn, Qrnn)
 SEQUENCE(lru, Lru)
+SEQUENCE(glu, Glu)
 GRID(rnn2d, TanhCell)
 GRID(mdlstm, LstmCell)
 

@@ -104,7 +104,7 @@ def _pointers(**tensors: Tensor | None) -> dict[str, int | None]:
 
 def _saved(cell: str, like: Tensor, steps: int, hidden: int) -> Tensor:
     """What a cell keeps for the way back, for blocks of full size."""
-    kernels = library()
+    kernels = _kernels()
     batch = like.shape[0]
     width = kernels.padded_width(hidden, like.element_size())
     blocks = -(-batch // _rows(batch))
@@ -112,15 +112,32 @@ def _saved(cell: str, like: Tensor, steps: int, hidden: int) -> Tensor:
 
 
 def _call(cell: str, way: str, dtype: torch.dtype, work: ctypes.Structure) -> None:
-    getattr(library(), f"{cell}_{SUFFIX[dtype]}_{way}")(ctypes.byref(work))
+    getattr(_kernels(), f"{cell}_{SUFFIX[dtype]}_{way}")(ctypes.byref(work))
+
+
+def _kernels() -> ctypes.CDLL:
+    kernels = library()
+    if kernels is None:
+        raise RuntimeError("ask usable() before calling a kernel")
+    return kernels
 
 
 class _Sequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cell: str, hidden: int, outputs: int, *tensors: Tensor | None) -> Tensor:
-        inputs, from_input, bias, from_state, vectors = (
-            None if tensor is None else tensor.detach().contiguous() for tensor in tensors
-        )
+    def forward(
+        ctx: Any,
+        cell: str,
+        hidden: int,
+        outputs: int,
+        inputs: Tensor,
+        from_input: Tensor,
+        bias: Tensor,
+        from_state: Tensor | None,
+        vectors: Tensor | None,
+    ) -> Tensor:
+        inputs, from_input, bias = inputs.contiguous(), from_input.contiguous(), bias.contiguous()
+        from_state = None if from_state is None else from_state.contiguous()
+        vectors = None if vectors is None else vectors.contiguous()
         batch, steps, features = inputs.shape
         states = inputs.new_empty(batch, steps, outputs * hidden)
         saved = _saved(cell, inputs, steps, hidden) if any(ctx.needs_input_grad) else None
@@ -178,8 +195,9 @@ class _Sequence(torch.autograd.Function):
 
 class _Grid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cell: str, *tensors: Tensor) -> Tensor:
-        inputs, from_input, bias, from_state = (tensor.detach().contiguous() for tensor in tensors)
+    def forward(ctx: Any, cell: str, inputs: Tensor, from_input: Tensor, bias: Tensor, from_state: Tensor) -> Tensor:
+        inputs, from_input = inputs.contiguous(), from_input.contiguous()
+        bias, from_state = bias.contiguous(), from_state.contiguous()
         batch, height, width, features = inputs.shape
         directions, _, hidden = from_state.shape[0], from_state.shape[1], from_state.shape[2] // 2
         states = inputs.new_empty(batch, height, width, directions * hidden)

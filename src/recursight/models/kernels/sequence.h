@@ -24,14 +24,14 @@ template <class T, int BLOCKS>
 INLINE void gather_rows(T* to, long width, const T* from, long stride, long rows, long hidden) {
     for (long row = 0; row < rows; ++row)
         for (int block = 0; block < BLOCKS; ++block)
-            std::memcpy(to + (row * BLOCKS + block) * width, from + row * stride + block * hidden, hidden * sizeof(T));
+            copy(to + (row * BLOCKS + block) * width, from + row * stride + block * hidden, hidden);
 }
 
 template <class T, int BLOCKS>
 INLINE void scatter_rows(T* to, long stride, const T* from, long width, long rows, long hidden) {
     for (long row = 0; row < rows; ++row)
         for (int block = 0; block < BLOCKS; ++block)
-            std::memcpy(to + row * stride + block * hidden, from + (row * BLOCKS + block) * width, hidden * sizeof(T));
+            copy(to + row * stride + block * hidden, from + (row * BLOCKS + block) * width, hidden);
 }
 
 // One row of vectors, each block of it padded.
@@ -56,6 +56,10 @@ struct Runner {
 
     long count(long block) const { return std::min(s.rows, s.batch - block * s.rows); }
     T* saved_at(long block, long step) const { return s.saved + (block * s.steps + step) * s.rows * S * W; }
+    // Steps that do not depend on each other are taken as they lie in memory: rows of a block are then neighbours.
+    static constexpr bool FREE = !Cell::RECURRENT && K == 0;
+    long stride() const { return FREE ? 1 : s.steps; }
+    long at(long first, long rows, long step) const { return first * s.steps + (FREE ? step * rows : step); }
 
     // Weights (gates*hidden x depth) as the right operand (depth x gates*W).
     Buffer<T> turned(const T* weights, long gates, long depth) const {
@@ -88,7 +92,8 @@ struct Runner {
                 const long rows = count(block), first = block * s.rows;
                 begin(carry, rows);
                 for (long step = 0; step < s.steps; ++step) {
-                    gather_rows<T, 1>(x, D, s.inputs + (first * s.steps + step) * D, s.steps * D, rows, D);
+                    const long here = at(first, rows, step);
+                    gather_rows<T, 1>(x, D, s.inputs + here * D, stride() * D, rows, D);
                     product<T>(rows, IN * W, D, x, D, from_input, gates, G * W, bias);
                     if constexpr (Cell::RECURRENT) {
                         const long depth = step ? H : 0;
@@ -97,8 +102,7 @@ struct Runner {
                         product<T>(rows, OWN * W, depth, out, W, own, gates + IN * W, G * W, start);
                     }
                     points_forward(rows, gates, vectors, carry, out, S && s.saved ? saved_at(block, step) : nullptr);
-                    T* to = s.outputs + (first * s.steps + step) * O * H;
-                    scatter_rows<T, O>(to, s.steps * O * H, out, W, rows, H);
+                    scatter_rows<T, O>(s.outputs + here * O * H, stride() * O * H, out, W, rows, H);
                 }
             }
         }
@@ -146,22 +150,22 @@ struct Runner {
             Buffer<T> one(s.rows * O * W), other(s.rows * O * W), from_state(s.rows * W), grad_x(s.rows * X);
 #pragma omp for schedule(static)
             for (long block = 0; block < blocks; ++block) {
-                const long rows = count(block), first = block * s.rows, stride = s.steps * O * H;
+                const long rows = count(block), first = block * s.rows, outs = stride() * O * H;
                 T *for_input = totals + block * size, *for_state = for_input + input_size,
                   *for_bias = for_state + state_size, *for_vectors = for_bias + bias_size;
                 T *now = one, *before = other;
                 std::memset(carry, 0, s.rows * K * W * sizeof(T));
                 std::memset(from_state, 0, s.rows * W * sizeof(T));
-                gather_rows<T, O>(now, W, s.outputs + (first * s.steps + s.steps - 1) * O * H, stride, rows, H);
+                if (Cell::LOOKS) gather_rows<T, O>(now, W, s.outputs + at(first, rows, s.steps - 1) * O * H, outs, rows, H);
                 for (long step = s.steps - 1; step >= 0; --step) {
-                    const long at = first * s.steps + step;
-                    if (step) gather_rows<T, O>(before, W, s.outputs + (at - 1) * O * H, stride, rows, H);
-                    else std::memset(before, 0, s.rows * O * W * sizeof(T));
-                    gather_rows<T, O>(grad, W, s.grad_outputs + at * O * H, stride, rows, H);
+                    const long here = at(first, rows, step);
+                    if (Cell::LOOKS && step) gather_rows<T, O>(before, W, s.outputs + (here - 1) * O * H, outs, rows, H);
+                    if (!step) std::memset(before, 0, s.rows * O * W * sizeof(T));
+                    gather_rows<T, O>(grad, W, s.grad_outputs + here * O * H, outs, rows, H);
                     points_backward(
                         rows, S ? saved_at(block, step) : nullptr, before, now, grad, from_state, vectors, carry, gates,
                         for_bias, for_vectors);
-                    gather_rows<T, 1>(x, D, s.inputs + at * D, s.steps * D, rows, D);
+                    gather_rows<T, 1>(x, D, s.inputs + here * D, stride() * D, rows, D);
                     outer<T>(D, IN * W, rows, x, D, gates, G * W, for_input, IN * W);
                     if constexpr (Cell::RECURRENT) {
                         if (step) {
@@ -173,7 +177,7 @@ struct Runner {
                     }
                     if (s.grad_inputs) {
                         product<T>(rows, X, IN * W, gates, G * W, to_input, grad_x, X, zeros);
-                        scatter_rows<T, 1>(s.grad_inputs + at * D, s.steps * D, grad_x, X, rows, D);
+                        scatter_rows<T, 1>(s.grad_inputs + here * D, stride() * D, grad_x, X, rows, D);
                     }
                     std::swap(now, before);
                 }

@@ -59,6 +59,15 @@ INLINE Vec<double> exponential(Vec<double> x) {
     return x;
 }
 
+// Like memcpy, without a call for the short rows that blocks are made of.
+template <class T>
+INLINE void copy(T* to, const T* from, long count) {
+    constexpr int L = Vector<T>::lanes;
+    long i = 0;
+    for (; i + L <= count; i += L) __builtin_memcpy(to + i, from + i, BYTES);
+    for (; i < count; ++i) to[i] = from[i];
+}
+
 template <class V>
 INLINE V sigmoid(V x) {
     return 1 / (1 + exponential(-x));
