@@ -125,7 +125,8 @@ def markdown(table: list[dict[str, object]], account: dict[str, str]) -> str:
         "",
         f"Batch {BATCH}, fp32, synthetic 28×28 images, Adam. Images a second, median over the rounds (lowest to",
         "highest). The ratio is ours to this contender, the median over rounds taken in turn. The share is of the",
-        "machine's own rate for a 2048×2048 product by torch, counting products alone; the kernels can multiply faster.",
+        "machine's own rate for a 2048×2048 product by torch, counting products alone; the kernels can multiply",
+        "faster.",
         "The ratio by processor time holds where other work shares the machine.",
         "",
         *(f"- {key}: {value}" for key, value in account.items()),
@@ -152,25 +153,26 @@ def main() -> None:
     parser.add_argument("--keras", type=Path, help="a Python that has Keras and TensorFlow; without it, no Keras")
     arguments = parser.parse_args()
     table: list[dict[str, object]] = []
-    for name in arguments.cases:
-        for threads in arguments.threads:
-            table += measure(name, threads, arguments.rounds, arguments.keras)
-            print(
-                *(f"{row['case']} {row['threads']} {row['contender']} {row['ours_to_this']:.2f}" for row in table[-3:])
-            )
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
     account = {
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "commit": commit.stdout.strip(),
-        "machine": f"{processor}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the end",
+        "machine": f"{processor}, {os.cpu_count()} processors",
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "cpu.md").write_text(markdown(table, account), encoding="utf-8")
-    (RESULTS / "cpu.json").write_text(json.dumps({**account, "rows": table}, indent=2) + "\n", encoding="utf-8")
+    for name in arguments.cases:
+        for threads in arguments.threads:
+            table += measure(name, threads, arguments.rounds, arguments.keras)
+            print(
+                *(f"{row['contender']} {row['ours_to_this']:.2f}" for row in table if row["case"] == name), flush=True
+            )
+            account["load"] = f"{os.getloadavg()[0]:.1f} at the end"
+            (RESULTS / "cpu.md").write_text(markdown(table, account), encoding="utf-8")
+            (RESULTS / "cpu.json").write_text(json.dumps({**account, "rows": table}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

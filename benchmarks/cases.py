@@ -31,18 +31,18 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-ROWS = ("rows", (128, 64), 5120)
+ROWS = ("rows", (128, 64), 2560)
 CASES = {
     "lstm": Case("lstm", *ROWS, ("ours", "torch", "keras")),
     "gru": Case("gru", *ROWS, ("ours", "torch", "keras")),
     "elman": Case("elman", *ROWS, ("ours", "torch", "keras")),
-    "rnn2d": Case("rnn2d", "grid", (32,), 1280, ("ours", "double-loop")),
-    "mdlstm": Case("mdlstm", "grid", (32,), 640, ("ours", "double-loop")),
-    "mdlstm-4": Case("mdlstm", "grid", (32,), 640, ("ours", "double-loop"), options={"directions": 4}),
-    "mingru-pixels": Case("mingru", "pixels", (128,), 640, ("ours", "torch")),
-    "lru-pixels": Case("lru", "pixels", (128,), 640, ("ours", "torch")),
+    "rnn2d": Case("rnn2d", "grid", (32,), 512, ("ours", "double-loop")),
+    "mdlstm": Case("mdlstm", "grid", (32,), 256, ("ours", "double-loop")),
+    "mdlstm-4": Case("mdlstm", "grid", (32,), 256, ("ours", "double-loop"), options={"directions": 4}),
+    "mingru-pixels": Case("mingru", "pixels", (128,), 256, ("ours", "torch")),
+    "lru-pixels": Case("lru", "pixels", (128,), 256, ("ours", "torch")),
     "predict-1": Case("lstm", *ROWS[:2], 200, ("ours", "torch", "keras"), inference=1),
-    "predict-1000": Case("lstm", *ROWS[:2], 5000, ("ours", "torch", "keras"), inference=1000),
+    "predict-1000": Case("lstm", *ROWS[:2], 3000, ("ours", "torch", "keras"), inference=1000),
 }
 
 
