@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 BATCH, CLASSES, SIDE, LEARNING_RATE = 128, 10, 28, 0.001
+SECONDS = 1.5  # a round lasts at least
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Case:
         layer: ours; the rows of `recursight.models.layers.LAYERS`.
         scan: how a 28×28 image is read.
         hidden: widths, first to last.
-        images: in one round.
+        images: in an epoch; a round has as many epochs as it takes to last.
         contenders: names that `contend.py` and `contend_keras.py` know; the second is what ratios are to.
         inference: images in one prediction; 0 for training.
         options: of our layer.

@@ -4,6 +4,7 @@ It prints the loss before any training, then runs one round for each line it rea
 second, and a second of processor time. `gemm` is the yardstick: a product of two 2048×2048 matrices, in GFLOP/s.
 """
 
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.cases import BATCH, CASES, LEARNING_RATE, Case, draw
+from benchmarks.cases import BATCH, CASES, LEARNING_RATE, SECONDS, Case, draw
 from benchmarks.networks import DoubleLoop, PlainTorch, ours
 from recursight.training.batches import Batches
 from recursight.training.devices import choose_device
@@ -105,9 +106,12 @@ def main(name: str, contender: str, threads: str, folder: str) -> None:
         round_ = (inference if case.inference else training)(case, model)
     print(loss, flush=True)
     for _ in sys.stdin:
-        used = time.process_time()
-        rate = round_()
-        print(rate, case.images / (time.process_time() - used), flush=True)
+        started, used = time.perf_counter(), time.process_time()
+        rates = [round_()]
+        while time.perf_counter() - started < SECONDS:
+            rates.append(round_())
+        used = time.process_time() - used
+        print(statistics.harmonic_mean(rates), case.images * len(rates) / used, flush=True)
 
 
 if __name__ == "__main__":

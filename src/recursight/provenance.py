@@ -17,10 +17,10 @@ def git_commit(root: Path) -> str | None:
 
 
 def code_digest(*folders: Path) -> str:
-    """SHA-256 over the names and contents of all Python files below some folders."""
+    """SHA-256 over the names and contents of all Python and C++ files below some folders."""
     hashed = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".h", ".cpp")):
             hashed.update(path.relative_to(folder).as_posix().encode() + b"\0")
             hashed.update(hashlib.sha256(path.read_bytes()).digest())
     return hashed.hexdigest()

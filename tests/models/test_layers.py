@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers import LAYERS
 from recursight.models.layers.grid_recurrence import skew, unskew
 from recursight.models.layers.linear_scan import linear_scan
@@ -54,6 +55,13 @@ def ignore(name: str, parts: tuple[str, ...], states: list[State]) -> None:
     """Watches nothing."""
 
 
+@pytest.fixture(params=["kernels", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast form by native kernels, and without them."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "library", lambda: None)
+
+
 def test_is_named_as_its_row_says() -> None:
     assert {family(layer(2, 4)): layer for layer in LAYERS.values()} == LAYERS
 
@@ -65,6 +73,7 @@ def test_gives_a_state_for_each_step(make: Make) -> None:
     assert layer(inputs).shape == (len(inputs), *steps, layer.width)
 
 
+@pytest.mark.usefixtures("way")
 def test_the_fast_form_equals_the_plain_one_in_value_and_gradient(make: Make) -> None:
     fast, plain = make(), make()
     inputs = inputs_for(fast)
@@ -81,6 +90,7 @@ def test_the_fast_form_equals_the_plain_one_in_value_and_gradient(make: Make) ->
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-12, msg=name)
 
 
+@pytest.mark.usefixtures("way")
 def test_single_precision_stays_close_to_double(make: Make) -> None:
     layer = make()
     inputs = inputs_for(layer)
@@ -88,6 +98,7 @@ def test_single_precision_stays_close_to_double(make: Make) -> None:
     torch.testing.assert_close(layer.float()(inputs.float()).double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("way")
 def test_gradcheck(make: Make) -> None:
     layer = make()
     inputs = inputs_for(layer, batch=1)[:, :3]
@@ -243,6 +254,7 @@ def test_skewing_puts_anti_diagonals_into_columns() -> None:
     assert torch.equal(unskew(skewed, 3), grid)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("name", "reference"), [("elman", nn.RNN), ("lstm", nn.LSTM), ("gru", nn.GRU)], ids=["elman", "lstm", "gru"]
 )
@@ -293,6 +305,7 @@ def test_the_lru_starts_inside_its_ring_and_stays_stable() -> None:
 LINEAR = ["mingru", "minlstm", "qrnn", "lru"]
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("steps", [1, 2, 3, 49, 50, 1024])
 @pytest.mark.parametrize("name", LINEAR)
 def test_all_steps_at_once_equal_one_by_one(name: str, steps: int) -> None:
