@@ -8,10 +8,11 @@ UV_VERSION := 0.13.8
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint types lock embedded clean
+.PHONY: help setup demo test lint types bench lock embedded clean
 help:
 	@echo "make demo    set up, fetch the digits, run the whole workflow"
 	@echo "make test    set up, then lint, type check and test"
+	@echo "make bench   measure training and inference against torch and Keras"
 	@echo "make setup   set up only: $(VENV) with everything pinned in requirements.lock"
 	@echo "make embedded renew the results that a fresh clone can pull"
 	@echo "make lock    pin the newest versions that pyproject.toml allows"
@@ -42,6 +43,9 @@ lint: setup
 
 types: setup
 	mypy
+
+bench: setup
+	python -m benchmarks
 
 # torch is pinned by hand, without its platform's CUDA packages: the wheel that the user's platform takes brings its own.
 lock: $(VENV)/installed

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"
 HEAD = """# Results
 
-What the whole pipeline gives on real images, by the command named with each table. Accuracies repeat; times are those of
-the machine named, and of whatever else it did at the time.
+What the whole pipeline gives on real images, by the command named with each table. Accuracies repeat; times are those
+of the machine named, and of whatever else it did at the time.
 """
 
 

@@ -112,7 +112,7 @@ def test_the_first_set_of_candidates_is_there() -> None:
     "table", [LAYERS, SCANS, READOUTS, STEMS, OPTIMIZERS], ids=["layers", "scans", "readouts", "stems", "opt"]
 )
 def test_every_name_that_params_may_use_is_documented(table: dict[str, Any]) -> None:
-    text = (ROOT / "docs" / "candidates.md").read_text() + (ROOT / "params.yaml").read_text()
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("candidates.md", "architectures.md"))
     for name in table:
         assert f"`{name}`" in text or re.search(rf"\b{re.escape(name)}\b", (ROOT / "params.yaml").read_text()), name
 

@@ -112,25 +112,35 @@ class Candidate(Section):
 
     Attributes:
         stem: what looks at the image before it is scanned (`models.stems.STEMS`).
-        channels: output channels of each convolution of the `conv` stem.
+        channels: output channels of each convolution of the `conv` stem; the last one is the width of `patches`.
+        downsample: how each convolution halves the image: `pool`, or `stride`.
+        patch_size: side in pixels of the patches of the stem `patches` and the scans `patches` and `patch-grid`.
         scan: the order in which the image is read (`models.scans.SCANS`).
+        permutation_seed: of the order of the scan `permuted`.
+        reverse: read from the end of the scan to its start.
         layer: what remembers (`models.layers.LAYERS`), or `none`.
         hidden: size of the state; a list stacks layers, first to last.
         bidirectional: read in both directions and concatenate.
         dropout: probability of dropping a feature between stacked layers and before the classifier.
         readout: how the states become one vector (`models.readouts.READOUTS`).
+        heads: of the readout `multihead`.
         options: further arguments of the layer, by name.
         train: keys of the `train` section that differ for this candidate.
     """
 
     stem: str = "none"
-    channels: list[Positive] = [16, 32]
+    channels: Annotated[list[Positive], Field(min_length=1)] = [16, 32]
+    downsample: Literal["pool", "stride"] = "pool"
+    patch_size: Positive = 4
     scan: str = "rows"
+    permutation_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    reverse: bool = False
     layer: str
     hidden: Widths = [64]
     bidirectional: bool = False
     dropout: Probability = 0.0
     readout: str = "last"
+    heads: Positive = 4
     options: dict[str, Any] = {}
     train: dict[str, Any] = {}
 

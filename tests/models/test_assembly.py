@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from recursight.errors import InputError
 from recursight.models.assembly import Classifier, assemble
-from recursight.models.readouts import READOUTS, Attention
+from recursight.models.layers import LAYERS
+from recursight.models.readouts import READOUTS, Attention, MultiHead
+from recursight.models.scans import SCANS
+from recursight.models.stems import STEMS
 from recursight.params import load
 
 PLAIN: dict[str, Any] = {
@@ -59,7 +63,7 @@ def test_every_candidate_of_the_project_reads_images(name: str, shape: tuple[int
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_every_readout_fits_both_directions(readout: str, bidirectional: bool) -> None:
-    assert build(readout=readout, bidirectional=bidirectional)(images(2, 8, 6, 1)).shape == (2, 3)
+    assert build(readout=readout, bidirectional=bidirectional, hidden=[4])(images(2, 8, 6, 1)).shape == (2, 3)
 
 
 def test_bytes_and_fractions_are_the_same_image() -> None:
@@ -84,10 +88,74 @@ def test_last_of_both_directions_has_read_the_whole_image() -> None:
 
 def test_attention_weighs_steps_and_sums_to_one() -> None:
     states = torch.randn(2, 7, 5)
-    attention = Attention(5, 1)
+    attention = Attention(5, [6], 1)
     weights = attention.weights(states)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
     torch.testing.assert_close(attention(states), torch.einsum("bt,bth->bh", weights, states))
+
+
+def test_each_head_weighs_steps_for_its_share() -> None:
+    states = torch.randn(2, 7, 6)
+    multihead = MultiHead(6, [6], 3)
+    weights = multihead.weights(states)
+    assert weights.shape == (2, 7, 3)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 3))
+    values = multihead.key_value(states)[..., 6:].reshape(2, 7, 3, 2)
+    expected = multihead.merge(torch.einsum("bth,bthd->bhd", weights, values).flatten(1))
+    torch.testing.assert_close(multihead(states), expected)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("readout", ["last", "attention"])
+def test_every_layer_makes_a_classifier_that_can_be_exported(name: str, readout: str, tmp_path: Path) -> None:
+    grid = LAYERS[name].grid
+    model = build(
+        layer=name,
+        scan="grid" if grid else "rows",
+        hidden=[4] if name == "hierarchical" else [4, 8],
+        bidirectional=not grid and readout == "last",
+        readout=readout,
+        input_shape=[6, 4, 1],
+    )
+    with torch.no_grad():
+        program = torch.export.export(model, (images(2, 6, 4, 1),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, tmp_path / "model.pt2")
+    exported = torch.export.load(tmp_path / "model.pt2").module()
+    for count in (1, 5):
+        batch = images(count, 6, 4, 1)
+        torch.testing.assert_close(exported(batch), model(batch))
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_every_stem_fits_every_scan(stem: str, scan: str, reverse: bool) -> None:
+    layer = "mdlstm" if scan in ("grid", "patch-grid") else "gru"
+    model = build(
+        stem=stem,
+        scan=scan,
+        layer=layer,
+        reverse=reverse,
+        patch_size=2,
+        input_shape=[8, 12, 3],
+        mean=[0.5] * 3,
+        std=[0.25] * 3,
+    )
+    assert model(images(2, 8, 12, 3)).shape == (2, 3)
+
+
+def test_a_strided_convolution_halves_as_pooling_does() -> None:
+    for downsample in ("pool", "stride"):
+        model = build(stem="conv", channels=[4, 4, 4], downsample=downsample, input_shape=[28, 28, 1])
+        assert model.stem(torch.zeros(1, 28, 28, 1)).shape == (1, 7, 7, 4)
+
+
+def test_the_patch_embedding_is_a_strided_convolution() -> None:
+    model = build(stem="patches", channels=[5], patch_size=2, input_shape=[4, 6, 3], mean=[0.5] * 3, std=[0.25] * 3)
+    image = torch.rand(2, 4, 6, 3)
+    kernel = model.stem.embed.weight.reshape(5, 2, 2, 3).permute(0, 3, 1, 2)
+    expected = F.conv2d(image.permute(0, 3, 1, 2), kernel, model.stem.embed.bias, stride=2).permute(0, 2, 3, 1)
+    torch.testing.assert_close(model.stem(image), expected)
 
 
 def test_the_conv_stem_keeps_small_images_readable() -> None:
@@ -108,6 +176,23 @@ def test_the_conv_stem_keeps_small_images_readable() -> None:
             {"layer": "lstm", "options": {"forget_bais": 1}},
             "options.forget_bais: 'lstm' has no such option; did you mean 'forget_bias'?",
         ),
+        (
+            {"layer": "hierarchical", "scan": "grid", "hidden": [4, 4]},
+            "hidden: 'hierarchical' gives a sequence, which it cannot read again; set hidden to one width.",
+        ),
+        (
+            {"layer": "renet", "scan": "grid", "bidirectional": True},
+            "bidirectional: 'renet' reads in all directions as it is; set bidirectional to false.",
+        ),
+        (
+            {"layer": "renet", "scan": "grid", "options": {"cell": "grru"}},
+            "options: cell 'grru' is unknown; did you mean 'gru'?",
+        ),
+        (
+            {"readout": "multihead", "heads": 2},
+            "heads: 2 does not divide the 5 features of the states; use one of 1, 5.",
+        ),
+        ({"stem": "patches", "patch_size": 4}, "patch_size: 4 does not tile 8×6; use one of 1, 2."),
         ({"options": {"x": 1}}, "options.x: 'gru' has no such option; it has none."),
         (
             {"layer": "elman", "options": {"activation": "sine"}},

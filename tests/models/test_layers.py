@@ -9,50 +9,78 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from recursight.models.kernels import native
 from recursight.models.layers import LAYERS
-from recursight.models.layers.recurrence import Bidirectional, Recurrence, Stack
-from recursight.models.layers.rnn2d import RNN2D, skew, unskew
+from recursight.models.layers.grid_recurrence import skew, unskew
+from recursight.models.layers.linear_scan import linear_scan
+from recursight.models.layers.recurrence import Bidirectional, Layer, Stack, State, family
+from recursight.models.layers.rnn2d import RNN2D
+from recursight.models.layers.sequencer import Sequencer
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in LAYERS),
     ("elman", {"activation": "relu"}),
+    ("elman", {"activation": "relu", "start": "identity"}),
     ("lstm", {"forget_bias": 0.0}),
+    ("indrnn", {"activation": "tanh"}),
+    ("qrnn", {"window": 3}),
+    ("rnn2d", {"directions": 4}),
+    ("mdlstm", {"directions": 4}),
+    ("renet", {"cell": "mingru"}),
+    ("hierarchical", {"cell": "elman"}),
 ]
 FEATURES, HIDDEN = 3, 5
 
-Make = Callable[[], Recurrence]
+Make = Callable[[], Layer]
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda variant: "-".join([variant[0], *map(str, variant[1].values())]))
 def make(request: pytest.FixtureRequest) -> Make:
     name, options = request.param
 
-    def layer() -> Recurrence:
+    def layer() -> Layer:
         torch.manual_seed(0)
         return LAYERS[name](FEATURES, HIDDEN, **options).double()
 
     return layer
 
 
-def inputs_for(layer: Recurrence, batch: int = 4) -> Tensor:
+def inputs_for(layer: Layer, batch: int = 4) -> Tensor:
     """Steps (B, T, D), or a grid (B, H, W, D) that is not square."""
     shape = (batch, 4, 6, FEATURES) if layer.grid else (batch, 7, FEATURES)
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+def ignore(name: str, parts: tuple[str, ...], states: list[State]) -> None:
+    """Watches nothing."""
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast form by native kernels, and without them."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "library", lambda: None)
+
+
+def test_is_named_as_its_row_says() -> None:
+    assert {family(layer(2, 4)): layer for layer in LAYERS.values()} == LAYERS
+
+
 def test_gives_a_state_for_each_step(make: Make) -> None:
     layer = make()
     inputs = inputs_for(layer)
-    assert layer(inputs).shape == (*inputs.shape[:-1], HIDDEN)
+    steps = inputs.shape[1:-1] if layer.gives_grid or not layer.grid else inputs.shape[1:2]
+    assert layer(inputs).shape == (len(inputs), *steps, layer.width)
 
 
+@pytest.mark.usefixtures("way")
 def test_the_fast_form_equals_the_plain_one_in_value_and_gradient(make: Make) -> None:
     fast, plain = make(), make()
     inputs = inputs_for(fast)
     weights = torch.randn(fast(inputs).shape, dtype=torch.float64)
     for_fast, for_plain = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
     value = fast(for_fast)
-    expected = plain.gather(plain.unroll(for_plain), for_plain)
+    expected = plain.observe(for_plain, ignore)
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
     (value * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -62,19 +90,33 @@ def test_the_fast_form_equals_the_plain_one_in_value_and_gradient(make: Make) ->
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-12, msg=name)
 
 
+@pytest.mark.usefixtures("way")
+def test_single_precision_stays_close_to_double(make: Make) -> None:
+    layer = make()
+    inputs = inputs_for(layer)
+    expected = layer.observe(inputs, ignore)
+    torch.testing.assert_close(layer.float()(inputs.float()).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("way")
 def test_gradcheck(make: Make) -> None:
     layer = make()
-    inputs = inputs_for(layer, batch=1)[:, :3].requires_grad_()
+    inputs = inputs_for(layer, batch=1)[:, :3]
+    if layer.grid:
+        inputs = inputs[:, :, :2]
+    inputs = inputs.clone().requires_grad_()
     assert torch.autograd.gradcheck(layer, inputs)
 
 
 def test_the_gradient_of_the_last_state_reaches_the_first_step(make: Make) -> None:
     layer = make()
+    if isinstance(layer, Sequencer):
+        pytest.skip("one block sees a row and a column, see test_two_sequencer_blocks_see_everything")
     inputs = inputs_for(layer).requires_grad_()
-    layer(inputs).flatten(1, -2)[:, -1].sum().backward()
+    layer(inputs).flatten(1, -2)[:, -1].pow(2).sum().backward()
     assert inputs.grad is not None
     first = inputs.grad.flatten(1, -2)[:, 0]
-    assert (first.abs().sum(dim=-1) > 0).all()
+    assert (first.abs().sum(dim=-1) > 0).any()  # a ReLU may be shut for some of the examples
 
 
 def test_examples_of_a_batch_are_independent(make: Make) -> None:
@@ -87,11 +129,20 @@ def test_examples_of_a_batch_are_independent(make: Make) -> None:
     assert not torch.equal(before[1], after[1])
 
 
-def test_is_causal(make: Make) -> None:
+def test_sees_what_lies_before_or_if_not_causal_everything(make: Make) -> None:
     layer = make()
     inputs = inputs_for(layer)
     changed = inputs.clone()
-    if layer.grid:  # the pixel (2, 3) may change only what is below or right of it
+    if not layer.causal:
+        changed[:, 2, 3] += 1
+        untouched = torch.zeros(inputs.shape[1:3], dtype=torch.bool)
+        if isinstance(layer, Sequencer):  # one block sees the pixel's row and column
+            untouched[:] = True
+            untouched[2], untouched[:, 3] = False, False
+    elif layer.grid and not layer.gives_grid:
+        changed[:, 2, 3] += 1
+        untouched = torch.arange(inputs.shape[1]) < 2
+    elif layer.grid:  # the pixel (2, 3) may change only what is below or right of it
         changed[:, 2, 3] += 1
         untouched = torch.ones(inputs.shape[1:3], dtype=torch.bool)
         untouched[2:, 3:] = False
@@ -100,7 +151,7 @@ def test_is_causal(make: Make) -> None:
         untouched = torch.arange(inputs.shape[1]) < 4
     before, after = layer(inputs), layer(changed)
     assert torch.equal(before[:, untouched], after[:, untouched])
-    assert not torch.allclose(before[:, ~untouched], after[:, ~untouched])
+    assert (before[:, ~untouched] != after[:, ~untouched]).any(dim=-1).all()
 
 
 def test_weights_survive_a_file(make: Make) -> None:
@@ -117,7 +168,7 @@ def test_overfits_eight_images(make: Make) -> None:
     layer = make().float()
     inputs = inputs_for(layer, batch=8).float()
     labels = torch.arange(8) % 4
-    head = nn.Linear(HIDDEN, 4)
+    head = nn.Linear(layer.width, 4)
     optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], lr=0.03)
     for _ in range(200):
         loss = nn.functional.cross_entropy(head(layer(inputs).flatten(1, -2)[:, -1]), labels)
@@ -142,9 +193,32 @@ def test_both_directions_are_two_layers_side_by_side(make: Make) -> None:
             parameter.mul_(0.5)
     inputs = inputs_for(onward)
     axes = [1, 2] if onward.grid else [1]
-    states = Bidirectional(onward, backward)(inputs)
-    torch.testing.assert_close(states[..., :HIDDEN], onward(inputs))
-    torch.testing.assert_close(states[..., HIDDEN:].flip(axes), backward(inputs.flip(axes)))
+    both = Bidirectional(onward, backward)
+    states = both(inputs)
+    expected = backward(inputs.flip(axes))
+    assert states.shape[-1] == both.width == 2 * onward.width
+    torch.testing.assert_close(states[..., : onward.width], onward(inputs))
+    torch.testing.assert_close(states[..., onward.width :].flip(list(range(1, states.dim() - 1))), expected)
+    torch.testing.assert_close(both.observe(inputs, ignore), states)
+
+
+def test_finals_have_seen_the_whole_input(make: Make) -> None:
+    layer = make()
+    if isinstance(layer, Sequencer):
+        pytest.skip("one block sees a row and a column, see test_two_sequencer_blocks_see_everything")
+    inputs = inputs_for(layer).requires_grad_()
+    states = layer(inputs).flatten(1, -2)
+    finals = layer.finals(inputs.shape[1:-1])
+    for share, final in zip(states.chunk(len(finals), dim=-1), finals, strict=True):
+        (gradient,) = torch.autograd.grad(share[:, final].pow(2).sum(), inputs, retain_graph=True)
+        assert (gradient.abs().sum(dim=(0, -1)) > 0).all()
+
+
+def test_two_sequencer_blocks_see_everything() -> None:
+    blocks = Stack([LAYERS["sequencer"](FEATURES, 8), LAYERS["sequencer"](8, 8)], dropout=0.0).double()
+    inputs = inputs_for(blocks.layers[0]).requires_grad_()
+    blocks(inputs)[:, 1, 2].pow(2).sum().backward()
+    assert (inputs.grad.abs().sum(dim=-1) > 0).all()
 
 
 def test_a_stack_feeds_each_layer_with_the_one_below() -> None:
@@ -160,7 +234,7 @@ def test_a_stack_feeds_each_layer_with_the_one_below() -> None:
 def test_rnn2d_equals_the_double_loop_over_pixels() -> None:
     layer = RNN2D(FEATURES, HIDDEN).double()
     grid = inputs_for(layer)
-    from_left, from_above = layer.recurrent.weight.split(HIDDEN, dim=1)
+    from_left, from_above = layer.recurrent[0].split(HIDDEN, dim=1)
     batch, height, width, _ = grid.shape
     h: dict[tuple[int, int], Tensor] = {}
     zero = torch.zeros(batch, HIDDEN, dtype=torch.float64)
@@ -180,6 +254,7 @@ def test_skewing_puts_anti_diagonals_into_columns() -> None:
     assert torch.equal(unskew(skewed, 3), grid)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("name", "reference"), [("elman", nn.RNN), ("lstm", nn.LSTM), ("gru", nn.GRU)], ids=["elman", "lstm", "gru"]
 )
@@ -195,3 +270,66 @@ def test_the_forget_gate_starts_open() -> None:
     bias = LAYERS["lstm"](FEATURES, HIDDEN).get_parameter("rnn.bias_ih_l0")
     assert bias.reshape(4, HIDDEN)[1].tolist() == [1.0] * HIDDEN
     assert bias.sum() == HIDDEN
+
+
+def test_the_irnn_starts_by_keeping_its_state() -> None:
+    layer = LAYERS["elman"](FEATURES, HIDDEN, activation="relu", start="identity")
+    assert torch.equal(layer.get_parameter("rnn.weight_hh_l0"), torch.eye(HIDDEN))
+    impulse = torch.zeros(1, 50, FEATURES)
+    impulse[:, 0] = 1
+    states = layer(impulse)
+    torch.testing.assert_close(states[:, -1], states[:, 0])
+
+
+def test_slstm_survives_gates_that_would_overflow() -> None:
+    layer = LAYERS["slstm"](1, 2)
+    with torch.no_grad():
+        layer.get_parameter("input.weight")[:2] = 1  # the input gate's exponent is the input
+    inputs = torch.tensor([[[500.0], [-500.0], [300.0], [-1000.0], [1000.0]]], requires_grad=True)
+    states = layer(inputs)
+    states.sum().backward()
+    assert states.isfinite().all()
+    assert inputs.grad.isfinite().all()
+
+
+def test_the_lru_starts_inside_its_ring_and_stays_stable() -> None:
+    layer = LAYERS["lru"](1, 64, smallest=0.5, largest=0.9)
+    radius = torch.exp(-torch.exp(layer.get_parameter("decay")))
+    assert radius.min() >= 0.5
+    assert radius.max() <= 0.9
+    with torch.no_grad():
+        layer.get_parameter("decay").fill_(-30)  # as slow as training could ever make it
+    assert layer(torch.ones(1, 1024, 1)).isfinite().all()
+
+
+LINEAR = ["mingru", "minlstm", "qrnn", "lru"]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("steps", [1, 2, 3, 49, 50, 1024])
+@pytest.mark.parametrize("name", LINEAR)
+def test_all_steps_at_once_equal_one_by_one(name: str, steps: int) -> None:
+    torch.manual_seed(0)
+    layer = LAYERS[name](FEATURES, HIDDEN).double()
+    inputs = torch.randn(2, steps, FEATURES, dtype=torch.float64)
+    expected = layer.observe(inputs, ignore)
+    torch.testing.assert_close(layer(inputs), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(layer.float()(inputs.float()).double(), expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("complex_numbers", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+def test_gradcheck_of_the_scan(constant: bool, complex_numbers: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    dtype = torch.complex128 if complex_numbers else torch.float64
+    decay = torch.rand(*([3] if constant else [2, 7, 3]), dtype=dtype, generator=draw, requires_grad=True)
+    update = torch.randn(2, 7, 3, dtype=dtype, generator=draw, requires_grad=True)
+    assert torch.autograd.gradcheck(linear_scan, (decay, update))
+
+
+def test_a_scan_over_vanishing_factors_neither_overflows_nor_divides() -> None:
+    decay = torch.full((1, 1024, 1), 1e-30, requires_grad=True)
+    states = linear_scan(decay, torch.ones(1, 1024, 1))
+    states.sum().backward()
+    torch.testing.assert_close(states, torch.ones(1, 1024, 1))
+    assert decay.grad.isfinite().all()

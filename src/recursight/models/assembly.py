@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from recursight.errors import InputError, nearest
 from recursight.models.layers import LAYERS
-from recursight.models.layers.recurrence import Bidirectional, Recurrence, Stack
+from recursight.models.layers.recurrence import Bidirectional, Layer, Stack
 from recursight.models.readouts import READOUTS
-from recursight.models.scans import SCANS
+from recursight.models.scans import GRIDS, SCANS, Scan
 from recursight.models.stems import STEMS
 
 
@@ -20,7 +20,7 @@ class Classifier(nn.Module):
 
     Args:
         stem: (B, H, W, C) to (B, H', W', C').
-        scan: name of the scan.
+        scan: the views of what the stem gives.
         stacks: for each view of the scan, states over time from steps.
         readouts: for each view, one vector from its states.
         head: logits from the vectors side by side.
@@ -35,7 +35,7 @@ class Classifier(nn.Module):
         self,
         *,
         stem: nn.Module,
-        scan: str,
+        scan: Scan,
         stacks: Sequence[nn.Module],
         readouts: Sequence[nn.Module],
         head: nn.Module,
@@ -60,7 +60,8 @@ class Classifier(nn.Module):
         """What the recurrent stacks read."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        return SCANS[self.scan](self.stem((images - self.mean) / self.std))
+        views: list[Tensor] = self.scan(self.stem((images - self.mean) / self.std))
+        return views
 
     def classify(self, states: Sequence[Tensor]) -> Tensor:
         """Logits from the states of each view; grids are read as sequences of their pixels."""
@@ -86,12 +87,17 @@ def assemble(
     classes: int,
     mean: Sequence[float],
     std: Sequence[float],
+    downsample: str = "pool",
+    patch_size: int = 4,
+    permutation_seed: int = 0,
+    reverse: bool = False,
+    heads: int = 4,
 ) -> Classifier:
     """Builds a candidate with fresh weights, drawn from torch's global generator.
 
     Args:
         stem: a name of `STEMS`.
-        channels: of the stem's convolutions.
+        channels: of the stem's convolutions, or of its patch embedding.
         scan: a name of `SCANS`.
         layer: a name of `LAYERS`, or `none`.
         hidden: size of the state of each stacked layer.
@@ -103,6 +109,11 @@ def assemble(
         classes: number of logits.
         mean: per channel, on the scale 0 to 1.
         std: likewise.
+        downsample: how the convolutions halve the image, `pool` or `stride`.
+        patch_size: side in pixels of the patches of a stem or scan.
+        permutation_seed: of the order of the `permuted` scan.
+        reverse: each view is read from its end.
+        heads: of the `multihead` readout.
 
     Raises:
         InputError: opening with the argument that is wrong, and naming the nearest that exists.
@@ -112,46 +123,61 @@ def assemble(
     _known("layer", layer, ["none", *LAYERS])
     _known("readout", readout, READOUTS)
     if layer != "none":
-        _fits(layer, scan, options)
-    stem_module = STEMS[stem](input_shape, channels)
-    with torch.no_grad():
-        stem_module.eval()
-        views = SCANS[scan](stem_module(torch.zeros(1, *input_shape)))
-        stem_module.train()
-    if layer == "none":
-        stacks: list[nn.Module] = [nn.Identity() for _ in views]
-        width, directions = views[0].shape[-1], 1
-    else:
-        stacks = [_stack(layer, view.shape[-1], hidden, bidirectional, dropout, options) for view in views]
-        directions = 2 if bidirectional else 1
-        width = hidden[-1] * directions
-    widths = [view.shape[-1] if layer == "none" else width for view in views]
+        _fits(layer, scan, hidden, options)
+    stem_module = STEMS[stem](input_shape, channels, downsample, patch_size)
+    grid = _shape(stem_module, input_shape)
+    scan_module = Scan(scan, grid, patch_size=patch_size, permutation_seed=permutation_seed, reverse=reverse)
+    views = [view.shape[1:] for view in scan_module(torch.zeros(1, *grid))]
+    stacks: list[nn.Module] = []
+    readouts: list[nn.Module] = []
+    widths: list[int] = []
+    for *sizes, features in views:
+        if layer == "none":
+            stacks.append(nn.Identity())
+            width, finals = features, [-1]
+        else:
+            layers = _layers(layer, features, hidden, bidirectional, options)
+            stacks.append(Stack(layers, dropout))
+            width, finals = layers[-1].width, layers[-1].finals(sizes)
+        readouts.append(READOUTS[readout](width, finals, heads))
+        widths.append(width)
     return Classifier(
         stem=stem_module,
-        scan=scan,
+        scan=scan_module,
         stacks=stacks,
-        readouts=[READOUTS[readout](width, directions) for width in widths],
+        readouts=readouts,
         head=nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(widths), classes)),
         mean=mean,
         std=std,
     )
 
 
-def _stack(
-    layer: str, features: int, hidden: Sequence[int], bidirectional: bool, dropout: float, options: dict[str, Any]
-) -> Stack:
-    def recurrence(features: int, width: int) -> Recurrence:
+@torch.no_grad()
+def _shape(stem: nn.Module, input_shape: Sequence[int]) -> torch.Size:
+    """H, W, C of what a stem gives; in eval mode, so that no statistics are kept of the blank image."""
+    grid: Tensor = stem.eval()(torch.zeros(1, *input_shape))
+    stem.train()
+    return grid.shape[1:]
+
+
+def _layers(
+    layer: str, features: int, hidden: Sequence[int], bidirectional: bool, options: dict[str, Any]
+) -> list[Layer]:
+    def one(features: int, width: int) -> Layer:
         try:
             return LAYERS[layer](features, width, **options)
         except ValueError as error:
-            raise InputError(f"options: {error}.") from None
+            sentence = str(error)
+            raise InputError(f"options: {sentence}{'' if sentence.endswith(('.', '?')) else '.'}") from None
 
-    layers: list[Recurrence | Bidirectional] = []
+    layers: list[Layer] = []
     for width in hidden:
-        onward = recurrence(features, width)
-        layers.append(Bidirectional(onward, recurrence(features, width)) if bidirectional else onward)
-        features = width * (2 if bidirectional else 1)
-    return Stack(layers, dropout)
+        onward = one(features, width)
+        if bidirectional and not onward.causal:
+            raise InputError(f"bidirectional: {layer!r} reads in all directions as it is; set bidirectional to false.")
+        layers.append(Bidirectional(onward, one(features, width)) if bidirectional else onward)
+        features = layers[-1].width
+    return layers
 
 
 def _known(key: str, name: str, names: Collection[str]) -> None:
@@ -159,12 +185,15 @@ def _known(key: str, name: str, names: Collection[str]) -> None:
         raise InputError(f"{key}: {name!r} is unknown; {nearest(name, names)}")
 
 
-def _fits(layer: str, scan: str, options: dict[str, Any]) -> None:
-    if LAYERS[layer].grid and scan != "grid":
+def _fits(layer: str, scan: str, hidden: Sequence[int], options: dict[str, Any]) -> None:
+    family = LAYERS[layer]
+    if family.grid and scan not in GRIDS:
         raise InputError(f"scan: {layer!r} reads a grid; set scan to 'grid', not {scan!r}.")
-    if scan == "grid" and not LAYERS[layer].grid:
-        raise InputError(f"scan: {layer!r} reads a sequence; set scan to one, such as 'rows', not 'grid'.")
-    signature = inspect.signature(LAYERS[layer].__init__).parameters.values()
+    if scan in GRIDS and not family.grid:
+        raise InputError(f"scan: {layer!r} reads a sequence; set scan to one, such as 'rows', not {scan!r}.")
+    if family.grid and not family.gives_grid and len(hidden) > 1:
+        raise InputError(f"hidden: {layer!r} gives a sequence, which it cannot read again; set hidden to one width.")
+    signature = inspect.signature(family.__init__).parameters.values()
     names = [parameter.name for parameter in signature if parameter.kind is parameter.KEYWORD_ONLY]
     for option in options:
         if option not in names:

@@ -1,31 +1,39 @@
-"""Readouts: how the states over time become one vector. (B, T, H) in, (B, H) out."""
+"""Readouts: how the states over time become one vector. (B, T, H) in, (B, H) out.
 
-from collections.abc import Callable
+Each is made from the width H, from the step at which each equal share of H has read everything, and from the number
+of heads, of which it takes what it needs.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from recursight.errors import InputError
+
 
 class Last(nn.Module):
-    """The state after the last step; of a backward half, the state at the first, which is its last.
+    """The state that has read everything: after the last step, or of a backward half, after the first.
 
     Args:
         width: H, all directions together.
-        directions: 1, or 2 where the second half of H was read backwards.
+        finals: for each direction's share of H, the step at which it ends.
+        heads: not used.
     """
 
-    def __init__(self, width: int, directions: int) -> None:
+    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
         super().__init__()
-        self.forward_width = width // directions
+        self.finals = list(finals)
 
     def forward(self, states: Tensor) -> Tensor:
-        return torch.cat([states[:, -1, : self.forward_width], states[:, 0, self.forward_width :]], dim=-1)
+        shares = states.chunk(len(self.finals), dim=-1)
+        return torch.cat([share[:, final] for share, final in zip(shares, self.finals, strict=True)], dim=-1)
 
 
 class Mean(nn.Module):
     """The mean over all steps."""
 
-    def __init__(self, width: int, directions: int) -> None:
+    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
         super().__init__()
 
     def forward(self, states: Tensor) -> Tensor:
@@ -35,7 +43,7 @@ class Mean(nn.Module):
 class Max(nn.Module):
     """The largest value of each feature over all steps."""
 
-    def __init__(self, width: int, directions: int) -> None:
+    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
         super().__init__()
 
     def forward(self, states: Tensor) -> Tensor:
@@ -48,7 +56,7 @@ class Attention(nn.Module):
     u[t] = tanh(W h[t] + b);  a = softmax over t of u[t]·q;  out = Σ a[t] h[t]
     """
 
-    def __init__(self, width: int, directions: int) -> None:
+    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
         super().__init__()
         self.key = nn.Linear(width, width)
         self.query = nn.Linear(width, 1, bias=False)
@@ -62,4 +70,52 @@ class Attention(nn.Module):
         return (self.weights(states).unsqueeze(-1) * states).sum(dim=1)
 
 
-READOUTS: dict[str, Callable[[int, int], nn.Module]] = {"last": Last, "mean": Mean, "max": Max, "attention": Attention}
+class MultiHead(nn.Module):
+    """Several learned queries, each of its own share of the features (Lee et al., 2019, arXiv:1810.00825, sec. 3.2).
+
+    k, v = W h[t], W' h[t];  a = softmax over t of q·k[t] / √d, d = H / heads, by head;  out = W'' [Σ a[t] v[t]]
+    (the product attention of Vaswani et al., 2017, arXiv:1706.03762, eq. 1, with a query that is learned).
+
+    Raises:
+        InputError: if the heads do not divide H.
+    """
+
+    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
+        if width % heads:
+            divisors = ", ".join(str(number) for number in range(1, width + 1) if width % number == 0)
+            raise InputError(
+                f"heads: {heads} does not divide the {width} features of the states; use one of {divisors}."
+            )
+        super().__init__()
+        self.heads = heads
+        self.key_value = nn.Linear(width, 2 * width)
+        self.query = nn.Parameter(torch.randn(heads, width // heads))
+        self.merge = nn.Linear(width, width)
+
+    def weights(self, states: Tensor) -> Tensor:
+        """How much each step counts for each head: (B, T, heads), summing to 1 over T."""
+        return self._weights(self._by_head(states)[0])
+
+    def forward(self, states: Tensor) -> Tensor:
+        keys, values = self._by_head(states)
+        vectors = (self._weights(keys).unsqueeze(-1) * values).sum(dim=1)  # B heads d
+        merged: Tensor = self.merge(vectors.flatten(1))
+        return merged
+
+    def _by_head(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self.key_value(states).chunk(2, dim=-1)
+        return keys.unflatten(-1, (self.heads, -1)), values.unflatten(-1, (self.heads, -1))  # B T heads d
+
+    def _weights(self, keys: Tensor) -> Tensor:
+        scores = (keys * self.query).sum(dim=-1) / keys.shape[-1] ** 0.5  # B T heads
+        weights: Tensor = scores.softmax(dim=1)
+        return weights
+
+
+READOUTS: dict[str, Callable[[int, Sequence[int], int], nn.Module]] = {
+    "last": Last,
+    "mean": Mean,
+    "max": Max,
+    "attention": Attention,
+    "multihead": MultiHead,
+}

@@ -1,29 +1,43 @@
-"""Stems: what looks at the image before it is scanned. (B, H, W, C) in, (B, H', W', C') out."""
+"""Stems: what looks at the image before it is scanned. (B, H, W, C) in, (B, H', W', C') out.
+
+Each is made from the image's H, W, C, the channels, how it makes the image smaller and the side of a patch, of which
+it takes what it needs.
+"""
 
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from recursight.errors import InputError
+from recursight.models.scans import check_tiling, patches
+
 
 class Conv(nn.Module):
-    """Blocks of 3×3 convolution, batch normalisation (Ioffe & Szegedy, 2015), ReLU and 2×2 max pooling.
+    """Blocks of 3×3 convolution, batch normalisation (Ioffe & Szegedy, 2015) and ReLU, each halving the sides.
 
-    A block pools only while its shorter side is at least 8 pixels, so that small images keep enough steps to scan.
+    A block halves only while the shorter side is at least 8 pixels, so that small images keep enough steps to scan.
 
     Args:
         shape: H, W, C of the image.
         channels: output channels of each block.
+        downsample: `pool`, a 2×2 max pooling after the block; or `stride`, a convolution that moves by 2.
+        patch_size: not used.
     """
 
-    def __init__(self, shape: Sequence[int], channels: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], channels: Sequence[int], downsample: str, patch_size: int) -> None:
+        if downsample not in ("pool", "stride"):
+            raise InputError(f"downsample: {downsample!r} is unknown; known: pool, stride.")
         super().__init__()
         height, width, features = shape
         blocks: list[nn.Module] = []
         for out in channels:
-            blocks += [nn.Conv2d(features, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
-            if min(height, width) >= 8:
+            halves = min(height, width) >= 8
+            stride = 2 if halves and downsample == "stride" else 1
+            blocks += [nn.Conv2d(features, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            if halves and downsample == "pool":
                 blocks.append(nn.MaxPool2d(2))
-                height, width = height // 2, width // 2
+            if halves:
+                height, width = ((height + 1) // 2, (width + 1) // 2) if stride == 2 else (height // 2, width // 2)
             features = out
         self.blocks = nn.Sequential(*blocks)
 
@@ -32,9 +46,39 @@ class Conv(nn.Module):
         return features.permute(0, 2, 3, 1)
 
 
-def none(shape: Sequence[int], channels: Sequence[int]) -> nn.Module:
+class Patches(nn.Module):
+    """Patch embedding: one product of each square patch (Dosovitskiy et al., 2021, arXiv:2010.11929, eq. 1).
+
+    Without the position embedding of that equation: the order of reading tells a recurrence where it is.
+
+    Args:
+        shape: H, W, C of the image.
+        channels: the last one is the width of the embedding.
+        downsample: not used.
+        patch_size: side of a patch in pixels.
+
+    Raises:
+        InputError: if patches do not tile the image.
+    """
+
+    def __init__(self, shape: Sequence[int], channels: Sequence[int], downsample: str, patch_size: int) -> None:
+        check_tiling(shape, patch_size)
+        super().__init__()
+        self.patch_size = patch_size
+        self.embed = nn.Linear(patch_size * patch_size * shape[2], channels[-1])
+
+    def forward(self, image: Tensor) -> Tensor:
+        embedded: Tensor = self.embed(patches(image, self.patch_size))
+        return embedded
+
+
+def none(shape: Sequence[int], channels: Sequence[int], downsample: str, patch_size: int) -> nn.Module:
     """The image as it is."""
     return nn.Identity()
 
 
-STEMS: dict[str, Callable[[Sequence[int], Sequence[int]], nn.Module]] = {"none": none, "conv": Conv}
+STEMS: dict[str, Callable[[Sequence[int], Sequence[int], str, int], nn.Module]] = {
+    "none": none,
+    "conv": Conv,
+    "patches": Patches,
+}

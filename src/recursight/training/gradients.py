@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recursight.models.assembly import Classifier
-from recursight.models.layers.recurrence import Bidirectional, Recurrence, State, reverse
+from recursight.models.layers.recurrence import Stack, State, within
 
 
 @dataclass(frozen=True)
@@ -40,39 +40,27 @@ def gradient_norms(model: Classifier, images: Tensor, labels: Tensor) -> list[Gr
         labels: (B,).
     """
     model.eval()
-    watched: list[tuple[str, Recurrence, list[State]]] = []
+    watched: list[tuple[str, tuple[str, ...], list[State]]] = []
 
-    def through(layer: Recurrence, name: str, inputs: Tensor) -> Tensor:
-        states = layer.unroll(inputs)
-        watched.append((name, layer, states))
-        return layer.gather(states, inputs)
+    def watch(name: str, parts: tuple[str, ...], states: list[State]) -> None:
+        watched.append((name, parts, states))
 
     outputs = []
-    for view, (stack, inputs) in enumerate(zip(model.stacks, model.views(images), strict=True)):
-        prefix = f"{model.scan.split('+')[view]}." if len(model.stacks) > 1 else ""
-        for depth, layer in enumerate(getattr(stack, "layers", [])):
-            if isinstance(layer, Bidirectional):
-                name = f"{prefix}{depth}.{_family(layer.onward)}"
-                onward = through(layer.onward, name, inputs)
-                backward = reverse(through(layer.backward, f"{name}.backward", reverse(inputs)))
-                inputs = torch.cat([onward, backward], dim=-1)
-            else:
-                inputs = through(layer, f"{prefix}{depth}.{_family(layer)}", inputs)
-        outputs.append(inputs)
-    if not watched:
-        return []
+    for number, (stack, view) in enumerate(zip(model.stacks, model.views(images), strict=True)):
+        if not isinstance(stack, Stack):
+            return []  # no recurrence
+        named = within(model.scan.name.split("+")[number], watch) if len(model.stacks) > 1 else watch
+        outputs.append(stack.observe(view, named))
     loss = F.cross_entropy(model.classify(outputs), labels, reduction="sum")
     flat = [part for _, _, states in watched for state in states for part in state]
-    gradients = iter(torch.autograd.grad(loss, flat, allow_unused=True))
+    reached = [part for part in flat if part.requires_grad]
+    found = dict(zip(map(id, reached), torch.autograd.grad(loss, reached, allow_unused=True), strict=True))
     rows = []
-    for name, layer, states in watched:
-        for step in range(len(states)):
-            for part in layer.states:
-                gradient = next(gradients)
-                norm = 0.0 if gradient is None else gradient.flatten(1).norm(dim=1).mean().item()
+    for name, parts, states in watched:
+        for step, whole in enumerate(states):
+            for part, state in zip(parts, whole, strict=True):
+                gradient = found.get(id(state))
+                # A sweep has the lines of an image beside each other in its batch: they count together.
+                norm = 0.0 if gradient is None else gradient.reshape(len(images), -1).norm(dim=1).mean().item()
                 rows.append(GradientNorm(name, part, step, norm))
     return rows
-
-
-def _family(layer: Recurrence) -> str:
-    return type(layer).__name__.lower()

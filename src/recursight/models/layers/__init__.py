@@ -2,13 +2,35 @@
 
 from recursight.models.layers.elman import Elman
 from recursight.models.layers.gru import GRU
+from recursight.models.layers.hierarchical import Hierarchical
+from recursight.models.layers.indrnn import IndRNN
+from recursight.models.layers.lru import LRU
 from recursight.models.layers.lstm import LSTM
-from recursight.models.layers.recurrence import Recurrence
+from recursight.models.layers.mdlstm import MDLSTM
+from recursight.models.layers.mingru import MinGRU
+from recursight.models.layers.minlstm import MinLSTM
+from recursight.models.layers.qrnn import QRNN
+from recursight.models.layers.recurrence import Layer
+from recursight.models.layers.renet import ReNet
 from recursight.models.layers.rnn2d import RNN2D
+from recursight.models.layers.sequencer import Sequencer
+from recursight.models.layers.slstm import SLSTM
+from recursight.models.layers.sru import SRU
 
-LAYERS: dict[str, type[Recurrence]] = {
+LAYERS: dict[str, type[Layer]] = {
     "elman": Elman,
     "lstm": LSTM,
     "gru": GRU,
+    "indrnn": IndRNN,
+    "mingru": MinGRU,
+    "minlstm": MinLSTM,
+    "sru": SRU,
+    "qrnn": QRNN,
+    "lru": LRU,
+    "slstm": SLSTM,
     "rnn2d": RNN2D,
+    "mdlstm": MDLSTM,
+    "renet": ReNet,
+    "hierarchical": Hierarchical,
+    "sequencer": Sequencer,
 }

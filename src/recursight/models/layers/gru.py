@@ -22,6 +22,12 @@ class GRU(TorchRecurrence):
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__(features, hidden, nn.GRU(features, hidden, batch_first=True))
 
+    def biases(self) -> Tensor:
+        """Of r and z, of V' x, and of W' h, which r multiplies."""
+        from_input, from_state = self._weight("bias_ih_l0"), self._weight("bias_hh_l0")
+        gates = 2 * self.hidden
+        return torch.cat([from_input[:gates] + from_state[:gates], from_input[gates:], from_state[gates:]])
+
     def step(self, x: Tensor, state: State) -> State:
         (h,) = state
         from_input, from_state = (product.chunk(3, dim=-1) for product in self.products(x, h))

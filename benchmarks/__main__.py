@@ -1,0 +1,179 @@
+"""`python -m benchmarks`: every contender on the same work, and a table.
+
+Each contender is a process of its own. They take turns, round by round, so that what else the machine does falls on all
+alike; the first round of each is not counted. Ratios are medians of the ratios within a round.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.cases import BATCH, CASES, SIDE, Case
+from benchmarks.networks import ours
+from recursight.models.layers.recurrence import Stack
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass
+class Contender:
+    """A running process, and what it has given."""
+
+    name: str
+    process: "subprocess.Popen[str]"
+    loss: float = 0.0
+    rounds: list[tuple[float, float]] = field(default_factory=list)
+
+    def answer(self) -> list[float]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended early: {self.process.communicate()[1].strip()[-2000:]}")
+        return [float(figure) for figure in line.split()]
+
+    def round(self) -> tuple[float, float]:
+        """Images a second, and a second of processor time."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        elapsed, used = self.answer()
+        return elapsed, used
+
+
+def gflop_per_image(case: Case) -> float:
+    """Products alone, of the plain form; training counts the way back as twice the way there."""
+    model = ours(case)
+    stack = model.stacks[0]
+    assert isinstance(stack, Stack)
+    (view,) = model.views(torch.zeros(1, SIDE, SIDE, 1))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        stack.observe(view, lambda name, parts, states: None)
+    return counter.get_total_flops() * (1 if case.inference else 3) / 1e9
+
+
+def measure(name: str, threads: int, rounds: int, keras: Path | None) -> list[dict[str, object]]:
+    """Rows of the table, one for each contender of a case."""
+    case = CASES[name]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        contenders: list[Contender] = []
+        for contender in ("gemm", *case.contenders):
+            if contender == "keras" and keras is None:
+                continue
+            command = [sys.executable, "-m", "benchmarks.contend", name, contender, str(threads), folder]
+            if contender == "keras":
+                command = [str(keras), str(Path(__file__).parent / "contend_keras.py"), name, str(threads), folder]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            process = subprocess.Popen(command, text=True, env=environment, **pipes)
+            contenders.append(Contender(contender, process))
+            (contenders[-1].loss,) = contenders[-1].answer()
+        for round_ in range(rounds + 1):
+            for contender in contenders:
+                figure = contender.round()
+                if round_:
+                    contender.rounds.append(figure)
+        for contender in contenders:
+            contender.process.communicate()
+    return rows(name, case, threads, contenders)
+
+
+def rows(name: str, case: Case, threads: int, contenders: list[Contender]) -> list[dict[str, object]]:
+    yardstick, first, *_ = contenders
+    work = gflop_per_image(case)
+    table: list[dict[str, object]] = []
+    for contender in contenders[1:]:
+        same_weights = not (contender.name == "torch" and case.scan == "pixels")
+        if same_weights and abs(contender.loss - first.loss) > 1e-4:
+            raise SystemExit(f"{name}: {contender.name} starts at loss {contender.loss}, ours at {first.loss}.")
+        rates = [elapsed for elapsed, _ in contender.rounds]
+        turns = list(zip(first.rounds, contender.rounds, yardstick.rounds, strict=True))
+        shares = [theirs[0] * work / gemm[0] for _, theirs, gemm in turns]
+        table.append(
+            {
+                "case": name,
+                "threads": threads,
+                "contender": contender.name,
+                "images_per_second": statistics.median(rates),
+                "lowest": min(rates),
+                "highest": max(rates),
+                "ours_to_this": statistics.median(mine[0] / theirs[0] for mine, theirs, _ in turns),
+                "ours_to_this_by_processor_time": statistics.median(mine[1] / theirs[1] for mine, theirs, _ in turns),
+                "share_of_gemm": statistics.median(shares) if same_weights else None,
+                "gemm_gflops": statistics.median(gemm[0] for *_, gemm in turns),
+                "initial_loss": contender.loss,
+            }
+        )
+    return table
+
+
+def markdown(table: list[dict[str, object]], account: dict[str, str]) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Batch {BATCH}, fp32, synthetic 28×28 images, Adam. Images a second, median over the rounds (lowest to",
+        "highest). The ratio is ours to this contender, the median over rounds taken in turn. The share is of the",
+        "machine's own rate for a 2048×2048 product by torch, counting products alone; the kernels can multiply",
+        "faster.",
+        "The ratio by processor time holds where other work shares the machine.",
+        "",
+        *(f"- {key}: {value}" for key, value in account.items()),
+        "",
+        "| case | threads | contender | images/s | spread | ours ÷ this | by processor time | share of GEMM |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        share = row["share_of_gemm"]
+        lines.append(
+            f"| {row['case']} | {row['threads']} | {row['contender']} | {row['images_per_second']:,.0f} "
+            f"| {row['lowest']:,.0f} to {row['highest']:,.0f} | {row['ours_to_this']:.2f} "
+            f"| {row['ours_to_this_by_processor_time']:.2f} "
+            f"| {'' if share is None else f'{share:.0%}'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", default=list(CASES), help="default: all")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keras", type=Path, help="a Python that has Keras and TensorFlow; without it, no Keras")
+    arguments = parser.parse_args()
+    table: list[dict[str, object]] = []
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
+    account = {
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "commit": commit.stdout.strip(),
+        "machine": f"{processor}, {os.cpu_count()} processors",
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    for name in arguments.cases:
+        for threads in arguments.threads:
+            table += measure(name, threads, arguments.rounds, arguments.keras)
+            print(
+                *(f"{row['contender']} {row['ours_to_this']:.2f}" for row in table if row["case"] == name), flush=True
+            )
+            account["load"] = f"{os.getloadavg()[0]:.1f} at the end"
+            (RESULTS / "cpu.md").write_text(markdown(table, account), encoding="utf-8")
+            (RESULTS / "cpu.json").write_text(json.dumps({**account, "rows": table}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""Writes docs/architectures.md and its diagrams from the code: `python docs/architectures.py`.
+
+A test runs it and compares, so the page cannot fall behind the layers.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from recursight.models.assembly import Classifier, assemble
+from recursight.models.layers import LAYERS
+from recursight.models.layers.recurrence import Layer, Stack, State
+from recursight.models.readouts import READOUTS
+from recursight.models.scans import SCANS
+from recursight.models.stems import STEMS
+
+FOLDER = Path(__file__).parent
+SIDE, HIDDEN = 28, 64
+
+# When to take a layer, and when not.
+GUIDE: dict[str, tuple[str, str]] = {
+    "elman": ("A baseline; the cheapest product a step; as IRNN on short scans.", "Beyond some dozens of steps."),
+    "lstm": ("The safe choice on rows and columns; long memory.", "A thousand steps, where each waits for the last."),
+    "gru": ("As the LSTM, with a quarter less work.", "As the LSTM."),
+    "indrnn": (
+        "Deep stacks over long scans; nothing but point-wise work a step.",
+        "A single layer: neurons never mix.",
+    ),
+    "mingru": (
+        "Pixel by pixel; all steps at once; the fastest here.",
+        "One layer alone: its gate sees only the input.",
+    ),
+    "minlstm": ("As minGRU, where keeping and entering should differ.", "As minGRU."),
+    "sru": ("Stacks over long scans at little cost, with a highway.", "One narrow layer."),
+    "qrnn": ("Scans whose neighbours belong together: a window of inputs.", "Where the gate must see the state."),
+    "lru": (
+        "The longest scans: its memory is set by radius and phase.",
+        "Few steps, where it is a product and a gate.",
+    ),
+    "slstm": ("Where an LSTM must revise what it stored: gates without ceiling.", "Where speed counts; it costs more."),
+    "rnn2d": ("Pixels with both neighbours in view, on small images.", "Large images: a state for every pixel."),
+    "mdlstm": ("As rnn2d with memory; four directions see all from anywhere.", "As rnn2d, five times its work."),
+    "renet": ("Patches with the whole image in view, sweeps in parallel.", "Without patches: states for every pixel."),
+    "hierarchical": ("Pixel by pixel in H + W steps instead of H · W.", "Where rows mean little by themselves."),
+    "sequencer": ("Deep stacks over embedded patches, as a transformer.", "One block, or few images to learn from."),
+}
+
+
+def classifier(name: str) -> Classifier:
+    """The network of the table: read by rows, or as a grid; renet and sequencer by patches."""
+    torch.manual_seed(0)
+    patched = name in ("renet", "sequencer")
+    scan = ("patch-grid" if patched else "grid") if LAYERS[name].grid else "rows"
+    return assemble(
+        stem="none",
+        channels=[1],
+        scan=scan,
+        layer=name,
+        hidden=[HIDDEN],
+        bidirectional=False,
+        dropout=0.0,
+        readout="last",
+        options={},
+        input_shape=[SIDE, SIDE, 1],
+        classes=10,
+        mean=[0.0],
+        std=[1.0],
+    )
+
+
+def figures(name: str) -> dict[str, Any]:
+    """What the layer reads, its parameters, its steps that wait for each other, and its products for an image."""
+    model = classifier(name)
+    stack = model.stacks[0]
+    assert isinstance(stack, Stack)
+    lengths: dict[str, int] = {}
+
+    def watch(inner: str, parts: tuple[str, ...], states: list[State]) -> None:
+        if not inner.endswith("backward"):
+            lengths[inner] = len(states)
+
+    (view,) = model.views(torch.zeros(1, SIDE, SIDE, 1))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        stack.observe(view, watch)
+    side_by_side = name == "sequencer"
+    return {
+        "reads": {"rows": "rows", "grid": "pixels", "patch-grid": "4×4 patches"}[model.scan.name],
+        "parameters": sum(weights.numel() for weights in stack.parameters()),
+        "steps": max(lengths.values()) if side_by_side else sum(lengths.values()),
+        "products": counter.get_total_flops() / 1e6,
+    }
+
+
+def page() -> str:
+    """The page as markdown."""
+    lines = [
+        "# Architectures",
+        "",
+        "Written by `python docs/architectures.py` from the layers themselves; edit them, not this page.",
+        "",
+        "A candidate in `params.yaml` is a stem, a scan, a layer and a readout:",
+        "",
+        *(f"- **{title}**: {', '.join(f'`{name}`' for name in table)}" for title, table in TABLES.items()),
+        "",
+        f"The table is for one layer of {HIDDEN} units on a grey {SIDE}×{SIDE} image, one direction. *Steps* are those",
+        "that wait for each other in the step-by-step form; layers marked ∥ compute them all at once. *MFLOP* are the",
+        "layer's products for one image, forwards; training takes three times as many.",
+        "",
+        "| layer | reads | parameters | steps | MFLOP | take it for | not for |",
+        "|---|---|---:|---:|---:|---|---|",
+    ]
+    for name in LAYERS:
+        found = figures(name)
+        use, avoid = GUIDE[name]
+        at_once = " ∥" if parallel(LAYERS[name]) else ""
+        lines.append(
+            f"| [`{name}`](#{name}) | {found['reads']} | {found['parameters']:,} | {found['steps']}{at_once} "
+            f"| {found['products']:.2f} | {use} | {avoid} |"
+        )
+    for name, layer in LAYERS.items():
+        lines += ["", f"## {name}", "", *description(layer), "", f"![How {name} reads](architectures/{name}.svg)"]
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[str, dict[str, Any]] = {
+    "stem": STEMS,
+    "scan (each also in reverse)": SCANS,
+    "layer": LAYERS,
+    "readout": READOUTS,
+}
+
+
+def parallel(layer: type[Layer]) -> bool:
+    """Whether the layer's file takes all steps in one scan."""
+    return hasattr(importlib.import_module(layer.__module__), "linear_scan")
+
+
+def description(layer: type[Layer]) -> list[str]:
+    """Paper, equations and options, as the code has them."""
+    paper = (inspect.getdoc(importlib.import_module(layer.__module__)) or "").splitlines()[0]
+    words = (inspect.getdoc(layer) or "").split("\nArgs:")[0].strip()
+    signature = inspect.signature(layer.__init__).parameters.values()
+    options = [f"`{entry.name}: {entry.default}`" for entry in signature if entry.kind is entry.KEYWORD_ONLY]
+    lines = [paper, "", *words.splitlines()]
+    return [*lines, "", f"Options: {', '.join(options)}."] if options else lines
+
+
+# ---- Diagrams: boxes and arrows on a page of fixed size. ----
+
+STYLE = (
+    "<style>text{font:13px sans-serif;fill:#222;text-anchor:middle}.small{font-size:11px;fill:#555}"
+    "rect{fill:#f4f6fb;stroke:#4a5a8a}.warm{fill:#fdeee0;stroke:#b06a2a}.plain{fill:#fff;stroke:#aaa}"
+    "path{fill:none;stroke:#4a5a8a;stroke-width:1.5;marker-end:url(#head)}.back{stroke:#b06a2a}</style>"
+    '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0 0L8 4L0 8z" style="fill:#4a5a8a;stroke:none;marker-end:none"/></marker></defs>'
+)
+
+
+def box(x: float, y: float, width: float, height: float, text: str, kind: str = "") -> str:
+    middle = f"{x + width / 2:g}", f"{y + height / 2 + 4:g}"
+    shape = f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="4"/>'
+    return shape + f'<text x="{middle[0]}" y="{middle[1]}">{text}</text>'
+
+
+def note(x: float, y: float, text: str) -> str:
+    return f'<text class="small" x="{x:g}" y="{y:g}">{text}</text>'
+
+
+def arrow(*points: tuple[float, float], kind: str = "") -> str:
+    return f'<path class="{kind}" d="M{" L".join(f"{x:g} {y:g}" for x, y in points)}"/>'
+
+
+def drawing(width: int, height: int, parts: list[str]) -> str:
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+    )
+    return (
+        "\n".join(
+            [opening, STYLE, '<rect width="100%" height="100%" style="fill:#fff;stroke:none"/>', *parts, "</svg>"]
+        )
+        + "\n"
+    )
+
+
+def unrolled(name: str) -> str:
+    """Three steps of a sequence layer, with what passes between them."""
+    layer = LAYERS[name]
+    states = getattr(layer, "states", ("h",))
+    carried = [state for state in states if state != "h" or len(states) == 1 or name in ("lstm", "slstm")]
+    link = LINKS[name]
+    parts = []
+    for step, when in enumerate(("t-1", "t", "t+1")):
+        x = 90 + step * 190
+        parts += [box(x, 190, 100, 30, f"x[{when}]", "plain"), arrow((x + 50, 190), (x + 50, 142))]
+        parts += [box(x, 90, 100, 50, name, "warm" if parallel(layer) else "")]
+        parts += [arrow((x + 50, 90), (x + 50, 52)), box(x, 20, 100, 30, f"h[{when}]", "plain")]
+    for step in range(4):
+        x = 190 * step
+        parts += [
+            arrow((max(x, 10), 115), (x + 88, 115)),
+            note(x + 45, 105, ", ".join(carried)),
+            note(x + 45, 132, link),
+        ]
+    if parallel(layer):
+        parts.append(note(330, 240, "linear in the state: all steps are computed at once"))
+    return drawing(660, 250, parts)
+
+
+LINKS = {
+    "elman": "matrix",
+    "lstm": "gates",
+    "gru": "gates",
+    "indrnn": "by unit",
+    "mingru": "by unit",
+    "minlstm": "by unit",
+    "sru": "by unit",
+    "qrnn": "by unit",
+    "lru": "rotation",
+    "slstm": "gates",
+}
+
+
+def pixels(name: str) -> str:
+    """A grid of states, each fed from its left and from above; colours are anti-diagonals."""
+    parts = []
+    for i in range(4):
+        for j in range(5):
+            x, y = 60 + j * 90, 40 + i * 60
+            parts.append(box(x, y, 50, 34, str(i + j), "warm" if (i + j) % 2 else ""))
+            if j:
+                parts.append(arrow((x - 40, y + 17), (x - 2, y + 17)))
+            if i:
+                parts.append(arrow((x + 25, y - 26), (x + 25, y - 2)))
+    state = "h and c" if name == "mdlstm" else "h"
+    parts.append(note(265, 24, f"{state} from the left and from above; equal numbers do not depend on each other"))
+    parts.append(note(265, 290, "with directions: 4, also from the three other corners"))
+    return drawing(530, 300, parts)
+
+
+def sweeps(name: str) -> str:
+    """Columns swept both ways, then rows of what that gave; or both at once."""
+    parts = []
+    titles = ("columns, down and up", "rows, right and left")
+    for panel, title in enumerate(titles):
+        left = 40 + panel * 300
+        parts.append(note(left + 90, 24, title))
+        for i in range(4):
+            for j in range(4):
+                parts.append(box(left + j * 46, 40 + i * 46, 36, 36, "", "plain"))
+        for line in range(4):
+            at = line * 46
+            if panel == 0:
+                parts += [
+                    arrow((left + at + 12, 44), (left + at + 12, 210)),
+                    arrow((left + at + 26, 210), (left + at + 26, 44), kind="back"),
+                ]
+            else:
+                parts += [
+                    arrow((left + 4, 52 + at), (left + 172, 52 + at)),
+                    arrow((left + 172, 66 + at), (left + 4, 66 + at), kind="back"),
+                ]
+    if name == "renet":
+        parts.append(arrow((226, 126), (334, 126)))
+        parts.append(note(280, 245, "the second sweeps read what the first gave"))
+    else:
+        parts.append(note(280, 130, "beside"))
+        parts.append(note(280, 245, "side by side, then merged, added to the input, and an MLP by patch"))
+    return drawing(570, 260, parts)
+
+
+def hierarchy(name: str) -> str:
+    """A recurrence along each row, then one down the rows."""
+    parts = []
+    for i in range(3):
+        y = 40 + i * 60
+        for j in range(4):
+            parts.append(box(40 + j * 70, y, 40, 32, "", "plain"))
+            if j:
+                parts.append(arrow((40 + j * 70 - 30, y + 16), (38 + j * 70, y + 16)))
+        parts += [arrow((290, y + 16), (348, y + 16)), box(350, y, 60, 32, f"row {i + 1}", "warm")]
+        if i:
+            parts.append(arrow((380, y - 28), (380, y - 2)))
+    parts += [note(160, 24, "pixels of a row"), note(380, 24, "rows")]
+    return drawing(450, 230, parts)
+
+
+DIAGRAMS: dict[str, Callable[[str], str]] = {
+    "rnn2d": pixels,
+    "mdlstm": pixels,
+    "renet": sweeps,
+    "sequencer": sweeps,
+    "hierarchical": hierarchy,
+}
+
+
+def files() -> dict[Path, str]:
+    """Every file of the page, by its path below docs/."""
+    diagrams = {Path("architectures", f"{name}.svg"): DIAGRAMS.get(name, unrolled)(name) for name in LAYERS}
+    return {Path("architectures.md"): page(), **diagrams}
+
+
+if __name__ == "__main__":
+    for path, content in files().items():
+        (FOLDER / path).parent.mkdir(exist_ok=True)
+        (FOLDER / path).write_text(content, encoding="utf-8")

@@ -1,0 +1,142 @@
+// Matrix products of operands that lie in the cache, tile by tile in registers. A row of a result is summed in the
+// same order whatever rows stand around it, so an example's states do not depend on the batch it comes in.
+#pragma once
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "vector.h"
+
+template <class T>
+constexpr long PANEL = 2 * Vector<T>::lanes;  // columns of a tile
+
+template <class T>
+inline long padded(long columns) {
+    return (columns + PANEL<T> - 1) / PANEL<T> * PANEL<T>;
+}
+
+// Zeros, aligned for vectors.
+template <class T>
+struct Buffer {
+    explicit Buffer(long count) {
+        const size_t bytes = (count * sizeof(T) + BYTES - 1) / BYTES * BYTES + BYTES;
+        memory.reset(static_cast<T*>(std::aligned_alloc(BYTES, bytes)));
+        std::memset(memory.get(), 0, bytes);
+    }
+    operator T*() const { return memory.get(); }
+    T* get() const { return memory.get(); }
+    struct Free {
+        void operator()(T* pointer) const { std::free(pointer); }
+    };
+    std::unique_ptr<T, Free> memory;
+};
+
+// rows x columns = a (rows x depth) * b (depth x columns, packed), added to `start`, one row for all, or to c.
+template <class T, int ROWS>
+INLINE void product_tile(const T* a, long a_stride, const T* b, long depth, T* c, long c_stride, const T* start) {
+    constexpr int L = Vector<T>::lanes;
+    Vec<T> sum[ROWS][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; ++i) {
+        const T* from = start ? start : c + i * c_stride;
+        sum[i][0] = load(from);
+        sum[i][1] = load(from + L);
+    }
+    for (long k = 0; k < depth; ++k) {
+        const Vec<T> left = load(b + k * 2 * L), right = load(b + k * 2 * L + L);
+#pragma GCC unroll 8
+        for (int i = 0; i < ROWS; ++i) {
+            const Vec<T> x = same(a[i * a_stride + k]);
+            sum[i][0] += x * left;
+            sum[i][1] += x * right;
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; ++i) {
+        store(c + i * c_stride, sum[i][0]);
+        store(c + i * c_stride + L, sum[i][1]);
+    }
+}
+
+// The rows of a tile are a constant in its code, so a rest of fewer rows gets code of its own.
+template <class T, int ROWS>
+INLINE void product_rest(long rows, const T* a, long as, const T* b, long depth, T* c, long cs, const T* start) {
+    if constexpr (ROWS > 0) {
+        if (rows == ROWS) return product_tile<T, ROWS>(a, as, b, depth, c, cs, start);
+        product_rest<T, ROWS - 1>(rows, a, as, b, depth, c, cs, start);
+    }
+}
+
+template <class T>
+void product(long rows, long columns, long depth, const T* a, long as, const T* b, T* c, long cs, const T* start) {
+    for (long column = 0; column < columns; column += PANEL<T>) {
+        const T* panel = b + column * depth;
+        const T* begin = start ? start + column : nullptr;
+        long row = 0;
+        for (; row + TILE_ROWS <= rows; row += TILE_ROWS)
+            product_tile<T, TILE_ROWS>(a + row * as, as, panel, depth, c + row * cs + column, cs, begin);
+        product_rest<T, TILE_ROWS - 1>(rows - row, a + row * as, as, panel, depth, c + row * cs + column, cs, begin);
+    }
+}
+
+// c (rows x columns) += a' b, a is (depth x rows), b (depth x columns): how the gradients of weights are summed.
+template <class T, int ROWS>
+INLINE void outer_tile(const T* a, long as, const T* b, long bs, long depth, T* c, long cs) {
+    constexpr int L = Vector<T>::lanes;
+    Vec<T> sum[ROWS][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; ++i) {
+        sum[i][0] = load(c + i * cs);
+        sum[i][1] = load(c + i * cs + L);
+    }
+    for (long k = 0; k < depth; ++k) {
+        const Vec<T> left = load(b + k * bs), right = load(b + k * bs + L);
+#pragma GCC unroll 8
+        for (int i = 0; i < ROWS; ++i) {
+            const Vec<T> x = same(a[k * as + i]);
+            sum[i][0] += x * left;
+            sum[i][1] += x * right;
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; ++i) {
+        store(c + i * cs, sum[i][0]);
+        store(c + i * cs + L, sum[i][1]);
+    }
+}
+
+template <class T, int ROWS>
+INLINE void outer_rest(long rows, const T* a, long as, const T* b, long bs, long depth, T* c, long cs) {
+    if constexpr (ROWS > 0) {
+        if (rows == ROWS) return outer_tile<T, ROWS>(a, as, b, bs, depth, c, cs);
+        outer_rest<T, ROWS - 1>(rows, a, as, b, bs, depth, c, cs);
+    }
+}
+
+template <class T>
+void outer(long rows, long columns, long depth, const T* a, long as, const T* b, long bs, T* c, long cs) {
+    for (long column = 0; column < columns; column += PANEL<T>) {
+        long row = 0;
+        for (; row + TILE_ROWS <= rows; row += TILE_ROWS)
+            outer_tile<T, TILE_ROWS>(a + row, as, b + column, bs, depth, c + row * cs + column, cs);
+        outer_rest<T, TILE_ROWS - 1>(rows - row, a + row, as, b + column, bs, depth, c + row * cs + column, cs);
+    }
+}
+
+// Packs element(k, n) of a (depth x columns) operand for `product`; columns are a multiple of PANEL.
+template <class T, class Element>
+void pack(T* to, long depth, long columns, long threads, Element element) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long column = 0; column < columns; column += PANEL<T>)
+        for (long k = 0; k < depth; ++k)
+            for (long n = 0; n < PANEL<T>; ++n) to[column * depth + k * PANEL<T> + n] = element(k, column + n);
+}
+
+// Adds all parts to the first, in order.
+template <class T>
+void add_up(T* parts, long count, long size, long threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long begin = 0; begin < size; begin += 4096)
+        for (long part = 1; part < count; ++part)
+            for (long i = begin; i < std::min(begin + 4096, size); ++i) parts[i] += parts[part * size + i];
+}

@@ -1,0 +1,114 @@
+// Vectors of floats or doubles as the compiler offers them (GCC's and Clang's vector extensions), and the functions
+// that gates are made of.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64, TILE_ROWS = 8;  // 32 registers: 16 hold a tile of products
+#else
+constexpr int BYTES = 32, TILE_ROWS = 4;  // 16 registers
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+template <class T>
+struct Vector {
+    typedef T type __attribute__((vector_size(BYTES), may_alias));
+    static constexpr int lanes = BYTES / sizeof(T);
+};
+template <class T>
+using Vec = typename Vector<T>::type;
+typedef int32_t Bits __attribute__((vector_size(BYTES), may_alias));
+
+template <class T>
+INLINE Vec<T> load(const T* from) {
+    return *reinterpret_cast<const Vec<T>*>(from);
+}
+template <class T>
+INLINE void store(T* to, Vec<T> value) {
+    *reinterpret_cast<Vec<T>*>(to) = value;
+}
+template <class T>
+INLINE Vec<T> same(T value) {
+    return value - Vec<T>{};
+}
+
+// e^x = 2^n e^r with |r| <= ln(2)/2, e^r by its series to the seventh power: relative error below 1e-7.
+INLINE Vec<float> exponential(Vec<float> x) {
+    const Vec<float> low = same(-87.0f), high = same(88.0f), rounding = same(12582912.0f);  // 1.5 * 2^23
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    const Vec<float> shifted = x * 1.44269504f + rounding;
+    const Vec<float> n = shifted - rounding;
+    const Vec<float> r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    Vec<float> sum = same(1.0f / 5040);
+    sum = sum * r + 1.0f / 720;
+    sum = sum * r + 1.0f / 120;
+    sum = sum * r + 1.0f / 24;
+    sum = sum * r + 1.0f / 6;
+    sum = sum * r + 0.5f;
+    sum = sum * r + 1.0f;
+    sum = sum * r + 1.0f;
+    const Bits exponent = (reinterpret_cast<const Bits&>(shifted) + 127) << 23;  // the low bits of `shifted` are n
+    return sum * reinterpret_cast<const Vec<float>&>(exponent);
+}
+INLINE Vec<double> exponential(Vec<double> x) {
+    for (int lane = 0; lane < Vector<double>::lanes; ++lane) x[lane] = std::exp(x[lane]);
+    return x;
+}
+
+// Like memcpy, without a call for the short rows that blocks are made of.
+template <class T>
+INLINE void copy(T* to, const T* from, long count) {
+    constexpr int L = Vector<T>::lanes;
+    long i = 0;
+    for (; i + L <= count; i += L) __builtin_memcpy(to + i, from + i, BYTES);
+    for (; i < count; ++i) to[i] = from[i];
+}
+
+template <class V>
+INLINE V sigmoid(V x) {
+    return 1 / (1 + exponential(-x));
+}
+
+INLINE Vec<float> hyperbolic_tangent(Vec<float> x) {
+    const Vec<float> size = x < 0 ? -x : x;
+    const Vec<float> e = exponential(-2 * size);
+    const Vec<float> large = (1 - e) / (1 + e);
+    const Vec<float> square = x * x;
+    // Near zero 1 - e cancels; there the series is exact enough.
+    const Vec<float> small = x * (1 + square * (-1.0f / 3 + square * (2.0f / 15 - square * (17.0f / 315))));
+    return size < 0.2f ? small : (x < 0 ? -large : large);
+}
+INLINE Vec<double> hyperbolic_tangent(Vec<double> x) {
+    for (int lane = 0; lane < Vector<double>::lanes; ++lane) x[lane] = std::tanh(x[lane]);
+    return x;
+}
+
+// log(1 + e) for e in [0, 1], as 2 artanh(e / (2 + e)).
+INLINE Vec<float> log_one_plus(Vec<float> e) {
+    const Vec<float> s = e / (2 + e), square = s * s;
+    Vec<float> sum = same(2.0f / 13);
+    sum = sum * square + 2.0f / 11;
+    sum = sum * square + 2.0f / 9;
+    sum = sum * square + 2.0f / 7;
+    sum = sum * square + 2.0f / 5;
+    sum = sum * square + 2.0f / 3;
+    return s * (sum * square + 2.0f);
+}
+INLINE Vec<double> log_one_plus(Vec<double> e) {
+    for (int lane = 0; lane < Vector<double>::lanes; ++lane) e[lane] = std::log1p(e[lane]);
+    return e;
+}
+
+template <class V>
+INLINE V log_sigmoid(V x) {
+    const V size = x < 0 ? -x : x;
+    return (x < 0 ? x : V{}) - log_one_plus(exponential(-size));
+}
+template <class V>
+INLINE V larger(V a, V b) {
+    return a > b ? a : b;
+}

@@ -1,0 +1,50 @@
+"""Independently recurrent network (Li et al., 2018, arXiv:1803.04831, eq. 2)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recursight.models.kernels import native
+from recursight.models.layers.recurrence import Recurrence, State, glorot
+
+
+class IndRNN(Recurrence):
+    """h[t] = f(V x[t] + u ⊙ h[t-1] + b): a neuron remembers itself alone; layers above mix the neurons.
+
+    Args:
+        features: size D of one step's input.
+        hidden: size H of the state.
+        activation: f, ReLU in the paper.
+    """
+
+    def __init__(self, features: int, hidden: int, *, activation: Literal["relu", "tanh"] = "relu") -> None:
+        if activation not in ("relu", "tanh"):
+            raise ValueError(f"activation must be relu or tanh; it is {activation!r}")
+        super().__init__(features, hidden)
+        self.activation = torch.tanh if activation == "tanh" else torch.relu
+        self.input = nn.Linear(features, hidden)
+        self.recurrent = nn.Parameter(torch.rand(hidden))  # from forgetting at once to keeping all (sec. 4.1)
+        glorot(self.input.weight, 1)
+        nn.init.zeros_(self.input.bias)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        if native.usable(steps):
+            return native.sequence(
+                f"indrnn_{self.activation.__name__}",
+                steps,
+                self.input.weight,
+                self.input.bias,
+                vectors=self.recurrent,
+                hidden=self.hidden,
+            )
+        drive = self.input(steps)  # B T H
+        (h,) = self.initial_state(steps)
+        states = []
+        for x in drive.unbind(dim=1):
+            h = self.activation(torch.addcmul(x, self.recurrent, h))
+            states.append(h)
+        return torch.stack(states, dim=1)
+
+    def step(self, x: Tensor, state: State) -> State:
+        return (self.activation(self.input(x) + self.recurrent * state[0]),)

@@ -1,0 +1,23 @@
+"""Multi-dimensional LSTM (Graves, Fernández & Schmidhuber, 2007, arXiv:0705.2011, sec. 3), without peepholes."""
+
+import torch
+from torch import Tensor
+
+from recursight.models.layers.grid_recurrence import GridRecurrence
+from recursight.models.layers.recurrence import State
+
+
+class MDLSTM(GridRecurrence):
+    """c[i,j] = i g + f c[i,j-1] + f' c[i-1,j];  h[i,j] = o tanh(c[i,j]): a forget gate for each way in.
+
+    i, f, f', o = σ(V x + W h[i,j-1] + W' h[i-1,j] + b);  g = tanh(likewise). Forget biases start at 0, so that the two
+    gates sum to about 1: open ones would double the cell at each pixel.
+    """
+
+    gates = 5
+    states = ("h", "c")
+
+    def cell(self, products: Tensor, left: State, above: State) -> State:
+        i, from_left, from_above, g, o = products.chunk(5, dim=-1)
+        c = torch.sigmoid(i) * torch.tanh(g) + torch.sigmoid(from_left) * left[1] + torch.sigmoid(from_above) * above[1]
+        return torch.sigmoid(o) * torch.tanh(c), c

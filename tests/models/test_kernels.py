@@ -1,0 +1,171 @@
+"""The native kernels: their values are the layers' (test_layers.py runs with them); here what is theirs alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from recursight.models.kernels import build, native
+from recursight.models.layers import LAYERS
+from recursight.models.layers.recurrence import Layer
+
+pytestmark = pytest.mark.skipif(build.library() is None, reason="no compiler on this machine")
+
+GET = "from recursight.models.kernels.build import library; import sys; sys.exit(library() is None)"
+
+
+@pytest.fixture(params=[*LAYERS, "rnn2d-4", "elman-relu"])
+def layer(request: pytest.FixtureRequest) -> Layer:
+    name, _, option = request.param.partition("-")
+    options: dict[str, Any] = {"4": {"directions": 4}, "relu": {"activation": "relu"}}.get(option, {})
+    torch.manual_seed(0)
+    return LAYERS[name](3, 37, **options)  # not a multiple of any vector
+
+
+def inputs_for(layer: Layer, batch: int) -> Tensor:
+    shape = (batch, 5, 4, 3) if layer.grid else (batch, 9, 3)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def value_and_gradients(layer: Layer, inputs: Tensor) -> list[Tensor]:
+    inputs = inputs.clone().requires_grad_()
+    layer.zero_grad()
+    states = layer(inputs)
+    (states * torch.linspace(-1, 1, states.numel()).reshape(states.shape)).sum().backward()
+    return [states.detach(), inputs.grad, *(weights.grad for weights in layer.parameters())]
+
+
+@pytest.mark.parametrize("batch", [1, 70])
+def test_torch_alone_gives_the_same(layer: Layer, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = inputs_for(layer, batch)
+    with_kernels = value_and_gradients(layer, inputs)
+    monkeypatch.setattr(native, "library", lambda: None)
+    without = value_and_gradients(layer, inputs)
+    for ours, theirs in zip(with_kernels, without, strict=True):
+        scale = theirs.abs().max().item()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * scale)
+
+
+@pytest.mark.usefixtures("without_kernels")
+def test_the_form_in_torch_is_used_where_there_are_no_kernels() -> None:
+    assert not native.usable(torch.zeros(1, 2, 3))
+
+
+def test_repeats_bit_for_bit_with_any_number_of_threads(layer: Layer) -> None:
+    inputs = inputs_for(layer, 130)
+    torch.set_num_threads(1)
+    first = value_and_gradients(layer, inputs)
+    again = value_and_gradients(layer, inputs)
+    assert all(map(torch.equal, first, again))
+    if "native" in sys.modules[type(layer).__module__].__dict__:  # a layer that is one kernel
+        torch.set_num_threads(2)
+        states = value_and_gradients(layer, inputs)[0]
+        if type(layer).__name__ not in ("SRU",):  # these have products of torch's own around the kernel
+            assert torch.equal(first[0], states)
+
+
+def test_an_example_does_not_depend_on_its_batch(layer: Layer) -> None:
+    inputs = inputs_for(layer, 130)
+    with torch.no_grad():
+        states = layer(inputs)
+        if type(layer).__name__ in ("SRU", "Sequencer"):  # products of torch's own
+            torch.testing.assert_close(layer(inputs[40:41]), states[40:41])
+        else:
+            assert torch.equal(layer(inputs[40:41]), states[40:41])
+            assert torch.equal(layer(inputs[3:100]), states[3:100])
+
+
+def test_no_gradient_costs_no_memory_for_one(layer: Layer) -> None:
+    inputs = inputs_for(layer, 3)
+    with torch.no_grad():
+        states = layer(inputs)
+    assert states.grad_fn is None
+    torch.testing.assert_close(layer(inputs).detach(), states, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("function", ["exponential", "sigmoid", "tanh"])
+def test_gates_are_exact_over_the_whole_range(function: str) -> None:
+    """One unit of a layer whose weights make it the function."""
+    x = torch.cat([torch.linspace(-100, 100, 4001), torch.logspace(-8, 0, 100), -torch.logspace(-8, 0, 100)])
+    exact = x.double()
+    if function == "tanh":
+        values = native.sequence(
+            "elman_tanh", x[:, None, None], torch.ones(1, 1), torch.zeros(1), hidden=1, from_state=torch.zeros(1, 1)
+        )
+        expected = torch.tanh(exact)
+    elif function == "sigmoid":  # h = z with candidate 1
+        weights, bias = torch.tensor([[1.0], [0.0]]), torch.tensor([0.0, 1.0])
+        values = native.sequence("mingru", x[:, None, None], weights, bias, hidden=1)
+        expected = torch.sigmoid(exact)
+    else:  # two steps: the first input gate's exp(-|x|) is what is left of c beside the second's 1
+        steps = torch.stack([-x.abs(), torch.zeros_like(x)], dim=1)[..., None]
+        weights = torch.tensor([[1.0], [0.0], [0.0], [0.0]])
+        bias = torch.tensor([0.0, 100.0, 100.0, 100.0])
+        values = native.sequence("slstm", steps, weights, bias, hidden=1, from_state=torch.zeros(4, 1))[:, 1:]
+        expected = torch.ones_like(exact)
+    torch.testing.assert_close(values.flatten().double(), expected, rtol=3e-6, atol=2e-7)
+
+
+def child(cache: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", GET],
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_first_builds_at_the_same_time_and_after_a_kill(tmp_path: Path) -> None:
+    killed = child(tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("recursight/building-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    children = [child(tmp_path) for _ in range(2)]
+    assert [process.communicate()[1] for process in children] == ["", ""]
+    assert [process.returncode for process in children] == [0, 0]
+    assert len(list(tmp_path.glob("recursight/kernels-*.so"))) == 1
+
+
+def test_without_a_compiler_there_is_one_notice_and_no_kernel(tmp_path: Path) -> None:
+    process = child(tmp_path, PATH=str(tmp_path), CXX="")
+    notice = process.communicate()[1]
+    assert process.returncode == 1
+    assert notice.strip() == (
+        "Recurrent layers run without native kernels, correct but slower: "
+        "no C++ compiler was found; install g++ or set CXX."
+    )
+
+
+def test_a_broken_compiler_is_named_with_its_reason(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'out of luck' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    process = child(tmp_path, CXX=str(broken))
+    notice = process.communicate()[1]
+    assert process.returncode == 1
+    assert "broken could not compile them (out of luck)" in notice
+    assert not list(tmp_path.glob("recursight/*.so"))
