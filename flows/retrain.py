@@ -38,6 +38,14 @@ class Retraining:
     compared: dict[str, str | None]
     decision: dict[str, Any]
 
+    @property
+    def sentence(self) -> str:
+        version, alias = f"version {self.decision['version']} ({self.decision['candidate']})", self.decision["alias"]
+        model = f"{version} is {alias}: {self.decision['reason']}"
+        if not self.changed:
+            return f"unchanged: data, code and parameters are those of the last time; {model}"
+        return f"retrained: {'; '.join(self.reasons) or 'an earlier run was not complete'}; {model}"
+
 
 @task(persist_result=False)
 def settle() -> str | None:
@@ -69,8 +77,7 @@ def retrain() -> State[Retraining]:
             done = _retrain(layout)
     except Timeout:
         raise InputError("another retraining is under way in this project; wait for it to end.") from None
-    name = "Retrained" if done.changed else "Unchanged"
-    return Completed(name=name, message=_sentence(done), data=done)
+    return Completed(name="Retrained" if done.changed else "Unchanged", message=done.sentence, data=done)
 
 
 def _retrain(layout: Layout) -> Retraining:
@@ -104,21 +111,13 @@ def _record(done: Retraining) -> None:
     rows["model"] = f"{decision['name']} version {decision['version']} ({decision['candidate']})"
     rows[decision["alias"]] = decision["reason"]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows.items())
-    create_markdown_artifact(key="retraining", markdown=f"| | |\n|---|---|\n{table}", description=_sentence(done))
+    create_markdown_artifact(key="retraining", markdown=f"| | |\n|---|---|\n{table}", description=done.sentence)
     if decision["created"] and decision["alias"] == "champion":
         name, version = decision["name"], str(decision["version"])
         payload = {key: decision[key] for key in ("candidate", "version", "reason")}
         emit_event(
             "model.promoted", {"prefect.resource.id": f"recursight.model.{name}", "version": version}, payload=payload
         )
-
-
-def _sentence(done: Retraining) -> str:
-    decision = done.decision
-    model = f"version {decision['version']} ({decision['candidate']}) is {decision['alias']}: {decision['reason']}"
-    if not done.changed:
-        return f"data, code and parameters are those of the last time; {model}"
-    return f"{'; '.join(done.reasons) or 'an earlier run was not complete'}; {model}"
 
 
 if __name__ == "__main__":

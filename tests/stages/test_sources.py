@@ -1,5 +1,6 @@
 """data/ against data.dvc with a real DVC and git: whichever is new is taken, and nothing is lost."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,22 @@ def test_a_pin_from_elsewhere_is_pulled_from_the_remote(workspace: Workspace, la
 def test_a_version_that_no_remote_has_is_a_sentence(workspace: Workspace, layout: Layout) -> None:
     text = layout.data_dvc.read_text().replace("0d1785af", "1d1785af")
     layout.data_dvc.write_text(text)
-    with pytest.raises(InputError, match="dvc fetch"):
+    with pytest.raises(InputError, match="no DVC remote"):
+        settle_data(layout, untouched)
+    assert len(list(layout.data.iterdir())) == 2
+
+
+def test_half_a_version_is_not_checked_out(workspace: Workspace, layout: Layout) -> None:
+    before = pinned(layout)
+    (layout.data / "more.txt").write_text("new")
+    settle_data(layout, sound)
+    new = pinned(layout)
+    workspace.run("git", "checkout", "--quiet", "data.dvc")
+    settle_data(layout, untouched)
+    md5 = hashlib.md5(b"new").hexdigest()
+    (layout.root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).unlink()
+    layout.data_dvc.write_text(layout.data_dvc.read_text().replace(before, new))
+    with pytest.raises(InputError, match="no DVC remote"):
         settle_data(layout, untouched)
     assert len(list(layout.data.iterdir())) == 2
 
@@ -113,7 +129,7 @@ def test_a_version_that_no_remote_has_is_a_sentence(workspace: Workspace, layout
 def test_where_both_are_new_people_decide(layout: Layout) -> None:
     layout.data_dvc.write_text(layout.data_dvc.read_text().replace("0d1785af", "1d1785af"))
     (layout.data / "more.txt").write_text("new")
-    with pytest.raises(InputError, match="both data/ and data.dvc are new"):
+    with pytest.raises(InputError, match="are new"):
         settle_data(layout, untouched)
     assert (layout.data / "more.txt").exists()
 

@@ -105,15 +105,17 @@ def pin(layout: Layout) -> None:
         layout.data_dvc.write_text(f"{text.rstrip()}\n  remote: {EMBEDDED}\n", encoding="utf-8")
 
 
-def pull(layout: Layout) -> None:
-    """data/ becomes what data.dvc pins. Files that DVC does not hold are never overwritten.
+def fetch(layout: Layout) -> None:
+    """`dvc fetch data.dvc`; DVC takes it lightly if the remote lacks something."""
+    _dvc(layout, "fetch", "--quiet", "data.dvc")
 
-    Fetched first, checked out then: `dvc pull` removes data/ where the remote lacks the new version.
+
+def checkout(layout: Layout) -> None:
+    """data/ becomes what data.dvc pins. Files that DVC does not hold are never overwritten.
 
     Raises:
         InputError: with what DVC says.
     """
-    _dvc(layout, "fetch", "--quiet", "data.dvc")
     _dvc(layout, "checkout", "--quiet", "data.dvc")
 
 

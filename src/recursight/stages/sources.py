@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recursight.data.versions import pin, pull
+from recursight.data.versions import checkout, fetch, pin
 from recursight.errors import InputError
 from recursight.files import digest
 from recursight.layout import Layout
@@ -88,7 +88,7 @@ def settle_data(layout: Layout, prepare: Callable[[], None]) -> str | None:
     if sides.present == sides.pinned:
         return None
     if sides.present is None or sides.present_is_kept:
-        pull(layout)
+        _pull(layout)
         return f"data/ was brought to the version that data.dvc pins, {sides.pinned}."
     if not sides.pinned_is_kept:
         raise InputError(
@@ -135,12 +135,42 @@ def _sentences(change: Any) -> list[str]:
     return said
 
 
+def _pull(layout: Layout) -> None:
+    """What is pinned is fetched whole before data/ is touched: `dvc pull` removes data/ where it finds only a part."""
+    fetch(layout)
+    sides = _sides(layout)
+    if not sides.pinned_is_kept:
+        raise InputError(
+            f"data.dvc pins version {sides.pinned}, which no DVC remote named here holds in full: `dvc push` it where "
+            "it was made, or go back to an earlier one with `git checkout COMMIT data.dvc`."
+        )
+    checkout(layout)
+
+
 def _sides(layout: Layout) -> _Sides:
     from dvc.repo import Repo
 
     with Repo(str(layout.root)) as repo:
-        held = repo.cache.local.exists
         out = repo.stage.load_one(str(layout.data_dvc)).outs[0]
-        pinned = out.hash_info.value
-        present = out.get_hash().value if layout.data.exists() else None
-        return _Sides(present, pinned, bool(present and held(present)), bool(held(pinned)))
+        pinned = out.hash_info
+        present = out.get_hash() if layout.data.exists() else None
+        if present is not None and present.value == pinned.value:
+            return _Sides(present.value, pinned.value, present_is_kept=True, pinned_is_kept=True)  # all that is asked
+        return _Sides(
+            present=present.value if present else None,
+            pinned=pinned.value,
+            present_is_kept=present is not None and _is_kept(out.cache, present),
+            pinned_is_kept=_is_kept(out.cache, pinned),
+        )
+
+
+def _is_kept(cache: Any, version: Any) -> bool:
+    """Whether a version lies in DVC's cache, with each of its files."""
+    from dvc_data.hashfile import check, load
+    from dvc_objects.errors import ObjectFormatError
+
+    try:
+        check(cache, load(cache, version))
+    except (FileNotFoundError, ObjectFormatError):
+        return False
+    return True
