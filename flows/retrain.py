@@ -114,7 +114,7 @@ def _record(done: Retraining) -> None:
     create_markdown_artifact(key="retraining", markdown=f"| | |\n|---|---|\n{table}", description=done.sentence)
     if decision["created"] and decision["alias"] == "champion":
         name, version = decision["name"], str(decision["version"])
-        payload = {key: decision[key] for key in ("candidate", "version", "reason")}
+        payload = {"model": name} | {key: decision[key] for key in ("candidate", "version", "reason")}
         emit_event(
             "model.promoted", {"prefect.resource.id": f"recursight.model.{name}", "version": version}, payload=payload
         )

@@ -8,7 +8,7 @@ PANEL = "Operation"
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (up, down, retrain):
+    for command in (up, down, retrain, notify):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -81,3 +81,18 @@ def retrain() -> None:
 
     outcome: Any = retrain()
     typer.echo(outcome.sentence)
+
+
+def notify(
+    url: Annotated[str, typer.Argument(help="A webhook, as Slack or Mattermost give it.", show_default=False)],
+) -> None:
+    """Call a webhook when a deployed run fails, and when a model becomes champion.
+
+    The server that `recursight up` runs, or that PREFECT_API_URL names, keeps watch.
+
+    Example: [bold]recursight notify https://hooks.example.org/T123[/]
+    """
+    from recursight.operations.notifications import notify as set_up
+
+    for name in set_up(url):
+        typer.echo(f"set up: {name}")
