@@ -87,8 +87,13 @@ def _metrics(metrics: dict[str, Any], confidence: float, top_k: int) -> str:
 
 def _classes(result: Result) -> str:
     header, *rows = _rows(result, "per_class.csv")
-    body = [[_escape(name), *(f"{float(value):.4f}" for value in values), count] for name, *values, count in rows]
+    body = [[_escape(name), *map(_score, values), count] for name, *values, count in rows]
     return _table(header, body)
+
+
+def _score(text: str) -> str:
+    """A class that was never predicted has no precision: its field in per_class.csv is empty."""
+    return f"{float(text):.4f}" if text else "–"
 
 
 def _confusion(result: Result) -> str:
