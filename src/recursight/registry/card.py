@@ -29,9 +29,10 @@ def model_card(layout: Layout, params: Params, result: Result) -> str:
 
 
 def worst_class(result: Result) -> tuple[float, str]:
-    """The lowest recall on the test split, and whose it is."""
+    """The lowest recall on the test split, and whose it is; a class that is not in the split has none."""
     header, *rows = _rows(result, "per_class.csv")
-    return min((float(row[header.index("recall")]), row[0]) for row in rows)
+    recalls = [(row[header.index("recall")], row[0]) for row in rows]
+    return min((float(recall), name) for recall, name in recalls if recall)
 
 
 def _data(layout: Layout, card: dict[str, Any]) -> str:
