@@ -30,18 +30,20 @@ class Retraining:
         changed: whether a stage ran or a version was made.
         reasons: what was new; where nothing was, empty.
         compared: versions of data, code and parameters, and the git commit.
-        decision: the fields of `registry.Registered`, of the winner after the gate.
+        decision: the fields of `registry.Registered`, of the winner after the gate; None if the registry was down.
     """
 
     changed: bool
     reasons: list[str]
     compared: dict[str, str | None]
-    decision: dict[str, Any]
+    decision: dict[str, Any] | None
 
     @property
     def sentence(self) -> str:
-        version, alias = f"version {self.decision['version']} ({self.decision['candidate']})", self.decision["alias"]
-        model = f"{version} is {alias}: {self.decision['reason']}"
+        if self.decision is None:
+            model = "the registry cannot be reached: the next retraining, or `recursight register`, makes a version"
+        else:
+            model = "version {version} ({candidate}) is {alias}: {reason}".format(**self.decision)
         if not self.changed:
             return f"unchanged: data, code and parameters are those of the last time; {model}"
         return f"retrained: {'; '.join(self.reasons) or 'an earlier run was not complete'}; {model}"
@@ -58,7 +60,7 @@ def settle() -> str | None:
 
 
 @task(persist_result=False)
-def decide(registered: dict[str, Any]) -> dict[str, Any]:
+def decide(registered: dict[str, Any] | None) -> dict[str, Any] | None:
     """The gate: whether the winner becomes champion.
 
     Asked after every retraining, also one that found nothing new: a kill may have come between training and gate.
@@ -72,11 +74,15 @@ def retrain() -> State[Retraining]:
     layout = Layout.find()
     lock = layout.lock("retrain")
     lock.parent.mkdir(parents=True, exist_ok=True)
+    alone = FileLock(lock)
     try:
-        with FileLock(lock, timeout=0):
-            done = _retrain(layout)
+        alone.acquire(timeout=0)
     except Timeout:
         raise InputError("another retraining is under way in this project; wait for it to end.") from None
+    try:
+        done = _retrain(layout)
+    finally:
+        alone.release()
     return Completed(name="Retrained" if done.changed else "Unchanged", message=done.sentence, data=done)
 
 
@@ -95,7 +101,7 @@ def _retrain(layout: Layout) -> Retraining:
         outcome = pipeline()
         decision = decide(outcome.registered)
         reasons += found
-        changed = changed or bool(found or outcome.ran or outcome.registered["created"])
+        changed = changed or bool(found or outcome.ran or (decision and decision["created"]))
         if Sources.of(layout).data == compared.data:
             break
     done = Retraining(changed=changed, reasons=reasons, compared=compared.as_dict(), decision=decision)
@@ -108,11 +114,12 @@ def _record(done: Retraining) -> None:
     rows = {"outcome": "retrained" if done.changed else "unchanged", "reason": "; ".join(done.reasons) or "nothing new"}
     rows |= {what: version or "none" for what, version in done.compared.items()}
     decision = done.decision
-    rows["model"] = f"{decision['name']} version {decision['version']} ({decision['candidate']})"
-    rows[decision["alias"]] = decision["reason"]
+    if decision:
+        rows["model"] = f"{decision['name']} version {decision['version']} ({decision['candidate']})"
+        rows[decision["alias"]] = decision["reason"]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows.items())
     create_markdown_artifact(key="retraining", markdown=f"| | |\n|---|---|\n{table}", description=done.sentence)
-    if decision["created"] and decision["alias"] == "champion":
+    if decision and decision["created"] and decision["alias"] == "champion":
         name, version = decision["name"], str(decision["version"])
         payload = {"model": name} | {key: decision[key] for key in ("candidate", "version", "reason")}
         emit_event(

@@ -52,6 +52,12 @@ def running(layout: Layout, name: str) -> Running | None:
         return None
 
 
+def urls(layout: Layout) -> dict[str, str]:
+    """Where each server answers, or answered when it ran last."""
+    known = {name: running(layout, name) for name in ("prefect", "mlflow")}
+    return {name: server.url for name, server in known.items() if server and server.url}
+
+
 def logins(layout: Layout) -> dict[str, str]:
     """`user:password` of each server."""
     return dict(read_json(folder(layout) / "logins.json"))

@@ -159,6 +159,7 @@ def test_without_credentials_neither_server_answers_anything_but_health(platform
         for path in paths[name]:
             for login in (None, "recursight:wrong", platform.logins["mlflow" if name == "prefect" else "prefect"]):
                 assert platform.ask(name, path, login=login) == 401, path
+        assert "<html" in platform.ask(name, "/").lower()
         health = "/api/health" if name == "prefect" else "/health"
         assert platform.ask(name, health, login=None) in ("true", "OK")
         assert isinstance(platform.ask(name, paths[name][1], {} if name == "prefect" else None), list | dict)

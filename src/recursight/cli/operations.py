@@ -63,23 +63,16 @@ def retrain() -> None:
 
     Example: [bold]recursight retrain[/]
     """
-    import os
-    import sys
-
-    from recursight.cli.pipeline import PREFECT_DEFAULTS
+    from recursight.cli.pipeline import flows_at_a_terminal
     from recursight.layout import Layout
     from recursight.operations.deployment import take_new_commits
-    from recursight.params import load
 
     layout = Layout.find()
-    load(layout.params)
     take_new_commits()
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    sys.path.insert(0, str(layout.root))
-    from flows.retrain import retrain
+    with flows_at_a_terminal(layout):
+        from flows.retrain import retrain
 
-    outcome: Any = retrain()
+        outcome: Any = retrain()
     typer.echo(outcome.sentence)
 
 

@@ -61,17 +61,19 @@ def up(layout: Layout, prefect_port: int | None = None, mlflow_port: int | None 
         missing = [name for name in wanted if not _lives(layout, name)]
         ports = {name: services.choose_port(layout, name, wanted[name]) for name in missing}
         made = {name: getattr(services, name)(layout, logins[name], port) for name, port in ports.items()}
+        before = access.urls(layout)
         for service in made.values():  # all at once: each needs seconds of imports
             _start(layout, service, started)
         for service in made.values():
             _until(layout, service.name, partial(_healthy, f"{service.url}{service.health}"))
+        if before != access.urls(layout):
+            processes.stop(layout, "worker")  # it knows the servers by their addresses
         if not _lives(layout, "worker"):
             _start(layout, services.worker(layout), started)
             _until(layout, "worker", partial(_worker_is_online, layout))
         access.write_settings(layout)
         deployed = _deploy(layout, anew="prefect" in started)
-    urls = {name: str(known.url) for name in services.PORTS if (known := access.running(layout, name))}
-    return Up(urls, started, deployed)
+    return Up(access.urls(layout), started, deployed)
 
 
 def down(layout: Layout) -> list[str]:
