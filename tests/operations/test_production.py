@@ -23,11 +23,14 @@ PACKAGES = ("boto3", "dvc_s3", "moto", "psycopg2")
 PASSWORD = "only-for-this-test"
 
 
+COMMANDS = ("postgres", "initdb", "pg_isready", "psql", "pg_dump", "pg_restore", "createdb", "dropdb")
+
+
 def postgres_commands() -> Path | None:
     """Debian keeps them off the PATH."""
-    beside = shutil.which("postgres")
-    candidates = [Path(beside).parent] if beside else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return candidates[-1] if candidates else None
+    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    candidates += [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
+    return next((folder for folder in candidates if all((folder / name).exists() for name in COMMANDS)), None)
 
 
 absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -88,7 +91,7 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     server = Postgres()
     for name in ("prefect", "mlflow"):
-        server.sql("postgres", f"create database {name}")
+        server.sql("postgres", f"create database {name} encoding 'UTF8' template template0")  # initdb took LANG's
     yield server
     server.stop()
 
@@ -210,7 +213,7 @@ def test_backup_and_restore(platform: Platform, postgres: Postgres) -> None:
     for name in ("prefect", "mlflow"):
         postgres.run("pg_dump", *where, "--format=custom", f"--file={name}.dump", name)
         postgres.run("dropdb", *where, name)
-        postgres.run("createdb", *where, name)
+        postgres.run("createdb", *where, "--encoding=UTF8", "--template=template0", name)
         postgres.run("pg_restore", *where, "--exit-on-error", f"--dbname={name}", f"{name}.dump")
     platform.up()
     assert (versions(platform), len(platform.retrainings())) == before
