@@ -8,10 +8,12 @@ UV_VERSION := 0.13.8
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint types bench lock embedded clean
+.PHONY: help setup demo up down test lint types bench lock embedded clean
 help:
 	@echo "make demo    set up, fetch the digits, run the whole workflow"
 	@echo "make test    set up, then lint, type check and test"
+	@echo "make up      start Prefect, MLflow and a worker on 127.0.0.1, and apply the deployments"
+	@echo "make down    stop them"
 	@echo "make bench   measure training and inference against torch and Keras"
 	@echo "make setup   set up only: $(VENV) with everything pinned in requirements.lock"
 	@echo "make embedded renew the results that a fresh clone can pull"
@@ -32,6 +34,12 @@ $(VENV)/installed: requirements.lock pyproject.toml
 demo: setup
 	@test -d data || dvc pull --quiet data.dvc
 	@recursight pipeline
+
+up: setup
+	@recursight up
+
+down:
+	@test ! -x $(BIN)/recursight || recursight down
 
 test: setup lint types
 	pytest -n 2 --dist loadgroup
@@ -61,5 +69,5 @@ embedded: setup
 	dvc push --quiet --remote embedded
 	git add --force embedded dvc.lock
 
-clean:
+clean: down
 	rm -rf artifacts .recursight .mypy_cache .pytest_cache .ruff_cache

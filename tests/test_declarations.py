@@ -16,7 +16,7 @@ from recursight.models.layers import LAYERS
 from recursight.models.readouts import READOUTS
 from recursight.models.scans import SCANS
 from recursight.models.stems import STEMS
-from recursight.params import Augment, Candidate, Compare, Evaluate, Params, Prepare, Registry, Train, load
+from recursight.params import Augment, Candidate, Compare, Evaluate, Params, Prepare, Registry, Retrain, Train, load
 from recursight.training.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,8 @@ def test_stages_watch_the_params_that_they_read() -> None:
 
 def test_every_key_of_the_sections_stands_in_params_yaml() -> None:
     written = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for name, section in (("prepare", Prepare), ("evaluate", Evaluate), ("compare", Compare), ("registry", Registry)):
+    sections = {"prepare": Prepare, "evaluate": Evaluate, "compare": Compare, "registry": Registry, "retrain": Retrain}
+    for name, section in sections.items():
         assert set(written[name]) == set(section.model_fields), name
     assert set(written["train"]["augment"]) == set(Augment.model_fields)
     # momentum and memory_fraction matter to few, and have defaults
@@ -93,11 +94,33 @@ def test_every_key_of_the_sections_stands_in_params_yaml() -> None:
 
 
 def test_attributes_of_params_are_documented() -> None:
-    for section in (Prepare, Augment, Train, Candidate, Evaluate, Compare, Registry):
+    for section in (Prepare, Augment, Train, Candidate, Evaluate, Compare, Registry, Retrain):
         documented = set(re.findall(r"^\s{8}(\w+):", inspect.getdoc(section) or "", re.MULTILINE)) or set(
             re.findall(r"^\s{4}(\w+):", inspect.getdoc(section) or "", re.MULTILINE)
         )
         assert set(section.model_fields) <= documented, section.__name__
+
+
+def test_deployments_name_flows_that_exist() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    for deployment in deployments:
+        path, _, name = deployment["entrypoint"].partition(":")
+        assert re.search(rf'^@flow\(name="{name}".*\n(@.*\n)*def {name}\(', (ROOT / path).read_text(), re.MULTILINE)
+    assert {deployment["name"] for deployment in deployments} == {"local", "scheduled"}
+
+
+def test_containers_take_every_secret_from_the_environment_and_publish_on_loopback_only() -> None:
+    text = (ROOT / "deploy" / "compose.yaml").read_text()
+    named = set(re.findall(r"\$\{(\w+)", text)) - {"RECURSIGHT_VERSION"}
+    offered = set(re.findall(r"^(\w+)=", (ROOT / "deploy" / ".env.example").read_text(), re.MULTILINE))
+    assert named == offered
+    services = yaml.safe_load(text)["services"]
+    assert set(services) == {"postgres", "mlflow", "prefect", "worker"}
+    for name, service in services.items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert not service["image"].endswith(":latest"), name
+        for key, value in service.get("environment", {}).items():
+            assert not re.search(r"PASSWORD|SECRET|KEY", key) or str(value).startswith("${"), key
 
 
 def test_the_first_set_of_candidates_is_there() -> None:

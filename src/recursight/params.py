@@ -7,6 +7,7 @@ that list them.
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -198,6 +199,32 @@ class Registry(Section):
     minimum_class_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
+class Retrain(Section):
+    """When models are trained again without anybody asking. Applied by `recursight up` and `prefect deploy --all`.
+
+    Attributes:
+        schedule: whether the cron is in force; events and people can start a retraining in any case.
+        cron: minute, hour, day of month, month, day of week.
+        timezone: of the cron, by its IANA name.
+        follow_upstream: whether a scheduled retraining first takes new commits of the branch that this one follows;
+            only where nothing is uncommitted and no commit is here alone.
+    """
+
+    schedule: bool = True
+    cron: Annotated[str, Field(pattern=r"^\S+( \S+){4,5}$")] = "0 3 * * *"
+    timezone: str = "UTC"
+    follow_upstream: bool = True
+
+    @field_validator("timezone")
+    @classmethod
+    def is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"is no timezone; {nearest(name, available_timezones())}") from None
+        return name
+
+
 class Params(Section):
     """The whole file."""
 
@@ -207,6 +234,7 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     compare: Compare = Compare()
     registry: Registry = Registry()
+    retrain: Retrain = Retrain()
     candidates: Annotated[dict[Name, Candidate], Field(min_length=1)]
 
     @field_validator("seeds")

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from recursight.cli import data, pipeline, registry, stages
+from recursight.cli import data, operations, pipeline, registry, stages
 from recursight.errors import InputError
 
 app = typer.Typer(
@@ -15,13 +15,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (data, stages, pipeline, registry):
+for group in (data, stages, pipeline, registry, operations):
     group.add_to(app)
 
 
 def main() -> None:
     """Runs a command. Bad input ends it with a sentence on stderr and status 2, Ctrl-C with status 130."""
     try:
+        _enter_project()
         app()
     except InputError as error:
         for line in str(error).splitlines():
@@ -29,3 +30,14 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _enter_project() -> None:
+    """Inside a project, the servers that `recursight up` runs are found by every command and all that it starts."""
+    from recursight import access
+    from recursight.layout import Layout
+
+    try:
+        access.enter(Layout.find())
+    except InputError:
+        return  # not in a project: `--help` works everywhere

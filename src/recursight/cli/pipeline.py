@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,22 +42,12 @@ def pipeline(
     Example: [bold]recursight pipeline --jobs 2[/]
     """
     from recursight.layout import Layout
-    from recursight.params import load
-    from recursight.stages.reproduce import StageFailed
 
     layout = Layout.find()
-    load(layout.params)  # refused now, before a server starts
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    sys.path.insert(0, str(layout.root))
-    from flows.pipeline import pipeline
+    with flows_at_a_terminal(layout):
+        from flows.pipeline import pipeline
 
-    try:
         outcome = pipeline(jobs=jobs)
-    except StageFailed as failure:
-        for line in str(failure).splitlines():
-            typer.secho(f"recursight: {line}", err=True, fg="red")
-        raise typer.Exit(1) from None
     if as_json:
         import json
         from dataclasses import asdict
@@ -63,6 +55,24 @@ def pipeline(
         print(json.dumps(asdict(outcome), indent=2))
     else:
         _summarise(layout, outcome)
+
+
+@contextmanager
+def flows_at_a_terminal(layout: "Layout") -> Iterator[None]:
+    """For running a flow of the project: Prefect is quiet, and a stage that fails ends the command with sentences."""
+    from recursight.params import load
+    from recursight.stages.reproduce import StageFailed
+
+    load(layout.params)  # refused now, before a server starts
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    sys.path.insert(0, str(layout.root))
+    try:
+        yield
+    except StageFailed as failure:
+        for line in str(failure).splitlines():
+            typer.secho(f"recursight: {line}", err=True, fg="red")
+        raise typer.Exit(1) from None
 
 
 def _standing(registered: dict[str, Any] | None) -> str:

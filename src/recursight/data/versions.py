@@ -47,21 +47,21 @@ def replace_data(layout: Layout, new: Path, previous: Path) -> None:
     Raises:
         InputError: with what DVC says.
     """
-    pin = layout.data_dvc.read_bytes() if layout.data_dvc.exists() else None
+    pinned = layout.data_dvc.read_bytes() if layout.data_dvc.exists() else None
     if layout.data.exists():
         layout.data.rename(previous)
     try:
         new.rename(layout.data)
-        _pin(layout)
+        pin(layout)
     except BaseException:
         if layout.data.exists():
             layout.data.rename(new)
         if previous.exists():
             previous.rename(layout.data)
-        if pin is None:
+        if pinned is None:
             layout.data_dvc.unlink(missing_ok=True)
         else:
-            layout.data_dvc.write_bytes(pin)
+            layout.data_dvc.write_bytes(pinned)
         raise
     shutil.rmtree(previous, ignore_errors=True)
 
@@ -93,7 +93,7 @@ class Workshop:
         self._lock.release()
 
 
-def _pin(layout: Layout) -> None:
+def pin(layout: Layout) -> None:
     """`dvc add data`. The embedded remote holds the digits; data that it does not hold must never be pushed there."""
     if layout.data_dvc.exists():
         text = layout.data_dvc.read_text(encoding="utf-8")
@@ -103,6 +103,20 @@ def _pin(layout: Layout) -> None:
     md5 = yaml.safe_load(text)["outs"][0]["md5"]
     if (layout.root / EMBEDDED / "files" / "md5" / md5[:2] / md5[2:]).exists():
         layout.data_dvc.write_text(f"{text.rstrip()}\n  remote: {EMBEDDED}\n", encoding="utf-8")
+
+
+def fetch(layout: Layout) -> None:
+    """`dvc fetch data.dvc`; DVC takes it lightly if the remote lacks something."""
+    _dvc(layout, "fetch", "--quiet", "data.dvc")
+
+
+def checkout(layout: Layout) -> None:
+    """data/ becomes what data.dvc pins. Files that DVC does not hold are never overwritten.
+
+    Raises:
+        InputError: with what DVC says.
+    """
+    _dvc(layout, "checkout", "--quiet", "data.dvc")
 
 
 def _is_uncommitted(layout: Layout) -> bool:

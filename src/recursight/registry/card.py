@@ -29,9 +29,10 @@ def model_card(layout: Layout, params: Params, result: Result) -> str:
 
 
 def worst_class(result: Result) -> tuple[float, str]:
-    """The lowest recall on the test split, and whose it is."""
+    """The lowest recall on the test split, and whose it is; a class that is not in the split has none."""
     header, *rows = _rows(result, "per_class.csv")
-    return min((float(row[header.index("recall")]), row[0]) for row in rows)
+    recalls = [(row[header.index("recall")], row[0]) for row in rows]
+    return min((float(recall), name) for recall, name in recalls if recall)
 
 
 def _data(layout: Layout, card: dict[str, Any]) -> str:
@@ -87,8 +88,13 @@ def _metrics(metrics: dict[str, Any], confidence: float, top_k: int) -> str:
 
 def _classes(result: Result) -> str:
     header, *rows = _rows(result, "per_class.csv")
-    body = [[_escape(name), *(f"{float(value):.4f}" for value in values), count] for name, *values, count in rows]
+    body = [[_escape(name), *map(_score, values), count] for name, *values, count in rows]
     return _table(header, body)
+
+
+def _score(text: str) -> str:
+    """A class that was never predicted has no precision: its field in per_class.csv is empty."""
+    return f"{float(text):.4f}" if text else "–"
 
 
 def _confusion(result: Result) -> str:

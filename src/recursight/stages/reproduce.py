@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from recursight.errors import InputError
 from recursight.stages.lifeline import mark_flow
@@ -56,14 +57,25 @@ def changed(root: Path, stages: dict[str, set[str]]) -> set[str]:
     Raises:
         InputError: if DVC cannot tell.
     """
-    status = subprocess.run([*_dvc(), "status", "--json"], cwd=root, capture_output=True, text=True, env=_environment())
-    if status.returncode:
-        raise InputError(f"dvc status failed: {status.stderr.strip().removeprefix('ERROR: ')}")
-    found = set(json.loads(status.stdout)) & set(stages)
+    found = set(status(root)) & set(stages)
     for stage, reads in stages.items():  # in order, so one pass carries a change all the way down
         if reads & found:
             found.add(stage)
     return found
+
+
+def status(root: Path) -> dict[str, list[Any]]:
+    """What has changed, as DVC tells it: for each stage and .dvc file that is not up to date, its changes.
+
+    Raises:
+        InputError: if DVC cannot tell.
+    """
+    command = [*_dvc(), "status", "--json"]
+    told = subprocess.run(command, cwd=root, capture_output=True, text=True, env=_environment())
+    if told.returncode:
+        raise InputError(f"dvc status failed: {told.stderr.strip().removeprefix('ERROR: ')}")
+    changes: dict[str, list[Any]] = json.loads(told.stdout)
+    return changes
 
 
 def reproduce(root: Path, stage: str, *, timeout_seconds: float) -> Iterator[str]:

@@ -1,0 +1,131 @@
+"""Retraining as a flow: if data, code or parameters are new, train, register and let the gate decide; else say so.
+
+It runs on a schedule, after new data, or when somebody asks. What it did, and why, stands in its final state
+(`Retrained` or `Unchanged`) and, with what was compared, in its artifact `retraining`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from filelock import FileLock, Timeout
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.states import Completed
+
+from flows.pipeline import DAY_SECONDS, pipeline, run_stage
+from recursight.errors import InputError
+from recursight.layout import Layout
+from recursight.stages.sources import Sources, causes, settle_data
+
+MOST_ROUNDS = 3  # of data that changes while it is trained on
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """What a retraining did.
+
+    Attributes:
+        changed: whether a stage ran or a version was made.
+        reasons: what was new; where nothing was, empty.
+        compared: versions of data, code and parameters, and the git commit.
+        decision: the fields of `registry.Registered`, of the winner after the gate; None if the registry was down.
+    """
+
+    changed: bool
+    reasons: list[str]
+    compared: dict[str, str | None]
+    decision: dict[str, Any] | None
+
+    @property
+    def sentence(self) -> str:
+        if self.decision is None:
+            model = "the registry cannot be reached: the next retraining, or `recursight register`, makes a version"
+        else:
+            model = "version {version} ({candidate}) is {alias}: {reason}".format(**self.decision)
+        if not self.changed:
+            return f"unchanged: data, code and parameters are those of the last time; {model}"
+        return f"retrained: {'; '.join(self.reasons) or 'an earlier run was not complete'}; {model}"
+
+
+@task(persist_result=False)
+def settle() -> str | None:
+    """data/ and data.dvc: whichever is new is taken."""
+
+    def prepare() -> None:
+        run_stage.fn("prepare", True, DAY_SECONDS, None)
+
+    return settle_data(Layout.find(), prepare)
+
+
+@task(persist_result=False)
+def decide(registered: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The gate: whether the winner becomes champion.
+
+    Asked after every retraining, also one that found nothing new: a kill may have come between training and gate.
+    """
+    return registered
+
+
+@flow(name="retrain", persist_result=False)
+def retrain() -> State[Retraining]:
+    """Trains again if data, code or parameters have changed; the gate decides what becomes of the result."""
+    layout = Layout.find()
+    lock = layout.lock("retrain")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    alone = FileLock(lock)
+    try:
+        alone.acquire(timeout=0)
+    except Timeout:
+        raise InputError("another retraining is under way in this project; wait for it to end.") from None
+    try:
+        done = _retrain(layout)
+    finally:
+        alone.release()
+    return Completed(name="Retrained" if done.changed else "Unchanged", message=done.sentence, data=done)
+
+
+def _retrain(layout: Layout) -> Retraining:
+    """Rounds, until data is what it was when the last round began."""
+    logger = get_run_logger()
+    reasons: list[str] = []
+    changed = False
+    for _ in range(MOST_ROUNDS):
+        settled = settle()
+        compared = Sources.of(layout)
+        found = [settled] if settled else []
+        found += [cause for cause in causes(layout) if not (settled and cause.startswith("data is"))]
+        for reason in found:
+            logger.info("new: %s", reason)
+        outcome = pipeline()
+        decision = decide(outcome.registered)
+        reasons += found
+        changed = changed or bool(found or outcome.ran or (decision and decision["created"]))
+        if Sources.of(layout).data == compared.data:
+            break
+    done = Retraining(changed=changed, reasons=reasons, compared=compared.as_dict(), decision=decision)
+    _record(done)
+    return done
+
+
+def _record(done: Retraining) -> None:
+    """The artifact, and an event if the champion is new."""
+    rows = {"outcome": "retrained" if done.changed else "unchanged", "reason": "; ".join(done.reasons) or "nothing new"}
+    rows |= {what: version or "none" for what, version in done.compared.items()}
+    decision = done.decision
+    if decision:
+        rows["model"] = f"{decision['name']} version {decision['version']} ({decision['candidate']})"
+        rows[decision["alias"]] = decision["reason"]
+    table = "\n".join(f"| {what} | {value} |" for what, value in rows.items())
+    create_markdown_artifact(key="retraining", markdown=f"| | |\n|---|---|\n{table}", description=done.sentence)
+    if decision and decision["created"] and decision["alias"] == "champion":
+        name, version = decision["name"], str(decision["version"])
+        payload = {"model": name} | {key: decision[key] for key in ("candidate", "version", "reason")}
+        emit_event(
+            "model.promoted", {"prefect.resource.id": f"recursight.model.{name}", "version": version}, payload=payload
+        )
+
+
+if __name__ == "__main__":
+    retrain()

@@ -1,0 +1,121 @@
+"""How the servers of this project are reached while `recursight up` keeps them running.
+
+Every command of recursight finds them by itself. A person's own settings (PREFECT_API_URL, MLFLOW_TRACKING_URI) come
+first, and servers that have died are as if they had never been.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from recursight.files import read_json
+from recursight.layout import Layout
+
+SETTINGS_NOTE = "# Written by `recursight up`, removed by `recursight down`. Holds a password: never commit it.\n"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process as it was started.
+
+    Attributes:
+        pid: its number.
+        started: when, in seconds since 1970; tells it from a later process with the same number.
+        url: where it answers; None for the worker.
+    """
+
+    pid: int
+    started: float
+    url: str | None = None
+
+    @property
+    def lives(self) -> bool:
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            return bool(process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+
+def folder(layout: Layout) -> Path:
+    """Logins, and who runs."""
+    return layout.state / "servers"
+
+
+def running(layout: Layout, name: str) -> Running | None:
+    """The process that was started last as `prefect`, `mlflow` or `worker`; it need not live."""
+    try:
+        return Running(**read_json(folder(layout) / f"{name}.json"))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def urls(layout: Layout) -> dict[str, str]:
+    """Where each server answers, or answered when it ran last."""
+    known = {name: running(layout, name) for name in ("prefect", "mlflow")}
+    return {name: server.url for name, server in known.items() if server and server.url}
+
+
+def logins(layout: Layout) -> dict[str, str]:
+    """`user:password` of each server."""
+    return dict(read_json(folder(layout) / "logins.json"))
+
+
+def settings(layout: Layout) -> dict[str, str]:
+    """The environment variables by which clients find the servers that run; empty if none does."""
+    found: dict[str, str] = {}
+    prefect, mlflow = running(layout, "prefect"), running(layout, "mlflow")
+    if prefect and prefect.url and prefect.lives:
+        found |= {"PREFECT_API_URL": f"{prefect.url}/api", "PREFECT_API_AUTH_STRING": logins(layout)["prefect"]}
+    if mlflow and mlflow.url and mlflow.lives:
+        user, _, password = logins(layout)["mlflow"].partition(":")
+        found |= {"MLFLOW_TRACKING_URI": mlflow.url}
+        found |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+    return found
+
+
+def enter(layout: Layout) -> None:
+    """Puts the settings into the environment, for this process and its children."""
+    if not folder(layout).is_dir():
+        return
+    found = settings(layout)
+    for tool, decides in (("PREFECT_", "PREFECT_API_URL"), ("MLFLOW_", "MLFLOW_TRACKING_URI")):
+        if decides not in os.environ:
+            os.environ.update({name: value for name, value in found.items() if name.startswith(tool)})
+    if "PREFECT_API_URL" not in found:
+        forget_settings(layout)
+
+
+def write_settings(layout: Layout) -> None:
+    """prefect.toml, which Prefect's own commands read in this folder; only its owner can."""
+    found = settings(layout)
+    text = f'{SETTINGS_NOTE}\n[api]\nurl = "{found["PREFECT_API_URL"]}"\n'
+    text += f'auth_string = "{found["PREFECT_API_AUTH_STRING"]}"\n'
+    write_secret(_settings_path(layout), text)
+
+
+def forget_settings(layout: Layout) -> None:
+    """Removes prefect.toml, if it is ours."""
+    if is_ours(layout):
+        _settings_path(layout).unlink(missing_ok=True)
+
+
+def is_ours(layout: Layout) -> bool:
+    """Whether there is no prefect.toml, or one that `recursight up` wrote."""
+    path = _settings_path(layout)
+    return not path.exists() or path.read_text(encoding="utf-8").startswith(SETTINGS_NOTE)
+
+
+def write_secret(path: Path, text: str) -> None:
+    """A file of mode 600 from its first byte on, whole or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _settings_path(layout: Layout) -> Path:
+    return layout.root / "prefect.toml"

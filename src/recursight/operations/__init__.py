@@ -1,0 +1,1 @@
+"""What runs the workflow without people: servers, worker, deployments, events, notifications."""

@@ -1,0 +1,69 @@
+"""Word to people: a webhook is called when a deployed run fails, and when a model becomes champion."""
+
+from recursight.errors import InputError
+
+BLOCK = "recursight"
+FAILURE = "recursight: tell of failure"
+PROMOTION = "recursight: tell of promotion"
+
+
+def notify(url: str) -> list[str]:
+    """Sets up the automations in the Prefect server that the settings name; done again, it replaces them.
+
+    Args:
+        url: is sent a POST with JSON `{"text": ...}`, as Slack, Mattermost and many others take it.
+
+    Returns:
+        The names of the automations.
+
+    Raises:
+        InputError: if the address is no HTTP address or no server is set.
+    """
+    from prefect.automations import Automation
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.client.orchestration import get_client
+    from prefect.events.actions import SendNotification
+    from prefect.events.schemas.automations import EventTrigger
+    from prefect.settings import get_current_settings
+
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"{url!r} is no address of a webhook: it begins with https:// or http://.")
+    if not get_current_settings().api.url:
+        raise InputError("no Prefect server is set: `recursight up` starts one, or set PREFECT_API_URL.")
+    block = CustomWebhookNotificationBlock(
+        name=BLOCK, url=url, method="POST", json_data={"text": "{{subject}}\n{{body}}"}, timeout=10
+    )
+    document = block.save(BLOCK, overwrite=True)
+    failed = EventTrigger(
+        expect={f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")},
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related={"prefect.resource.role": "deployment"},  # who starts a flow by hand sees it fail
+        for_each={"prefect.resource.id"},
+        posture="Reactive",
+        threshold=1,
+    )
+    promoted = EventTrigger(
+        expect={"model.promoted"},
+        match={"prefect.resource.id": "recursight.model.*"},
+        posture="Reactive",
+        threshold=1,
+    )
+    texts = {
+        FAILURE: (
+            failed,
+            "{{ deployment.name }}: run {{ flow_run.name }} {{ flow_run.state.name }}",
+            "{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+        ),
+        PROMOTION: (
+            promoted,
+            "{{ event.payload.model }} version {{ event.payload.version }} is champion",
+            "{{ event.payload.candidate }}: {{ event.payload.reason }}",
+        ),
+    }
+    with get_client(sync_client=True) as client:
+        for name, (trigger, subject, body) in texts.items():
+            for existing in client.read_automations_by_name(name):
+                client.delete_automation(existing.id)
+            action = SendNotification(block_document_id=document, subject=subject, body=body)
+            Automation(name=name, trigger=trigger, actions=[action]).create()
+    return list(texts)

@@ -1,0 +1,148 @@
+"""The three that `recursight up` keeps running: Prefect's server, MLflow's server, and a worker. All on 127.0.0.1."""
+
+import os
+import secrets
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from recursight import access
+from recursight.errors import InputError
+from recursight.layout import Layout
+from recursight.operations import guard
+from recursight.operations.processes import holder_of
+
+HOST = "127.0.0.1"
+PORTS = {"prefect": 4200, "mlflow": 5000}
+POOL = "recursight"
+NAMES = ("prefect", "mlflow", "worker")
+
+# A person's own connections have no place in the servers; what tunes them (PREFECT_SERVER_..., a database) has.
+FOREIGN = (
+    "PREFECT_API_URL",
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_PROFILE",
+    "PREFECT_PROFILES_PATH",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of the three.
+
+    Attributes:
+        name: `prefect`, `mlflow` or `worker`.
+        command: what starts it.
+        environment: in which it runs.
+        url: where it answers; None for the worker.
+        health: the path that says when it is ready.
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    url: str | None = None
+    health: str = ""
+
+
+def ensure_logins(layout: Layout) -> dict[str, str]:
+    """`user:password` of each server, made once."""
+    import json
+
+    path = access.folder(layout) / "logins.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = {name: f"recursight:{secrets.token_urlsafe(24)}" for name in PORTS}
+        access.write_secret(path, json.dumps(made, indent=2) + "\n")
+    path.chmod(0o600)
+    return access.logins(layout)
+
+
+def choose_port(layout: Layout, name: str, wanted: int | None) -> int:
+    """The port that is wanted, else the one of the last time, else the usual one.
+
+    Raises:
+        InputError: if it is in use, with who uses it.
+    """
+    last = access.running(layout, name)
+    known = int(last.url.rpartition(":")[2]) if last and last.url else PORTS[name]
+    port = wanted or known
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise InputError(
+                f"port {port}, meant for {name}, is in use by {holder_of(port)}: end that, or choose another with "
+                f"`recursight up --{name}-port {port + 1}`."
+            ) from None
+    return port
+
+
+def prefect(layout: Layout, login: str, port: int) -> Service:
+    url = f"http://{HOST}:{port}"
+    environment = _environment() | _guarded(login, port)
+    environment |= {
+        "PREFECT_API_URL": f"{url}/api",
+        "PREFECT_API_AUTH_STRING": login,
+        "PREFECT_SERVER_API_AUTH_STRING": login,  # websockets ask for it themselves
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{url},http://localhost:{port}",
+        "PREFECT_HOME": str(_prefect_home(layout)),
+    }
+    command = [sys.executable, "-m", "uvicorn", "--factory", "recursight.operations.prefect_app:create_app"]
+    command += ["--host", HOST, "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"]
+    return Service("prefect", command, environment, url, "/api/health")
+
+
+def mlflow(layout: Layout, login: str, port: int) -> Service:
+    url = f"http://{HOST}:{port}"
+    environment = _environment() | _guarded(login, port)
+    environment |= {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five more processes, for work that is not done here
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"{url},http://localhost:{port}",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "recursight"]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    if "MLFLOW_BACKEND_STORE_URI" not in environment:
+        command += ["--backend-store-uri", f"sqlite:///{layout.root / 'mlflow.db'}"]
+    if "MLFLOW_ARTIFACTS_DESTINATION" not in environment:
+        # Files at the place where commands without a server put them, too: each finds what the other has written.
+        command += ["--no-serve-artifacts", "--default-artifact-root", (layout.root / "mlartifacts").as_uri()]
+    return Service("mlflow", command, environment, url, "/health")
+
+
+def worker(layout: Layout) -> Service:
+    environment = _environment() | access.settings(layout) | {"PREFECT_HOME": str(_prefect_home(layout))}
+    environment |= {"PREFECT_WORKER_WEBSERVER_HOST": HOST}
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    return Service("worker", [*command, "--name", "local", "--install-policy", "never"], environment)
+
+
+def _environment() -> dict[str, str]:
+    """This one, with the project's commands first, and nothing told to anybody."""
+    commands = str(Path(sys.executable).parent)
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    return kept | {
+        "PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _guarded(login: str, port: int) -> dict[str, str]:
+    return {guard.LOGIN: login, guard.HOSTS: f"{HOST}:{port},localhost:{port}"}
+
+
+def _prefect_home(layout: Layout) -> Path:
+    return layout.state / "prefect"

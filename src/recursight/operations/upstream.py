@@ -1,0 +1,72 @@
+"""New commits of the branch that this one follows, taken where nothing can be lost. Run as a module."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from recursight.errors import InputError
+from recursight.layout import Layout
+from recursight.params import load
+
+FETCH_SECONDS = 60.0
+
+
+def follow(layout: Layout) -> str:
+    """Fast-forwards to the followed branch, unless params.yaml says no or something here would be lost.
+
+    data.dvc may be uncommitted: a retraining pins new data. Then it must not be among what is new.
+
+    Returns:
+        What was done, or why nothing was, in a sentence.
+    """
+    if not load(layout.params).retrain.follow_upstream:
+        return "retrain.follow_upstream is off: no commits were looked for."
+    upstream = _git(layout.root, "rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
+    if upstream.returncode:
+        return "this branch follows none: no commits to take."
+    name = upstream.stdout.strip()
+    remote = name.partition("/")[0]
+    fetched = _git(layout.root, "fetch", "--quiet", remote)
+    if fetched.returncode:
+        return f"{remote} cannot be reached, so this goes on with what is here: {_last_line(fetched)}"
+    before = _git(layout.root, "rev-parse", "HEAD").stdout.strip()
+    merged = _merge(layout.root)
+    if merged.returncode:
+        return f"{name} has commits that were not taken, so as to lose nothing here: {_last_line(merged)}"
+    after = _git(layout.root, "rev-parse", "HEAD").stdout.strip()
+    return f"{name} has nothing new." if after == before else f"took {name}, from {before[:7]} to {after[:7]}."
+
+
+def _merge(root: Path) -> "subprocess.CompletedProcess[str]":
+    """Fast-forwards. A dvc.lock in the way gives way: DVC's run cache knows again what was computed here."""
+    command = ("merge", "--ff-only", "--quiet", "@{upstream}")
+    merged = _git(root, *command)
+    lock = root / "dvc.lock"
+    if merged.returncode == 0 or lock.name not in merged.stderr or not lock.exists():
+        return merged
+    kept = lock.read_bytes()
+    if _git(root, "checkout", "--quiet", "--", lock.name).returncode:
+        lock.unlink()  # git does not know it here yet
+    merged = _git(root, *command)
+    if merged.returncode:
+        lock.write_bytes(kept)
+    return merged
+
+
+def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = ["git", "-C", str(root), "-c", "core.askPass=true", *arguments]  # nobody is there to type a password
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+def _last_line(process: "subprocess.CompletedProcess[str]") -> str:
+    return next(iter(process.stderr.strip().splitlines()[-1:]), "git says nothing")
+
+
+if __name__ == "__main__":
+    try:
+        print(follow(Layout.find()), flush=True)
+    except InputError as error:
+        sys.exit(f"recursight: {error}")

@@ -1,0 +1,321 @@
+"""`recursight up` and `down` for real: two servers, a worker, a schedule that fires, an event that starts a run."""
+
+import base64
+import gzip
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.tracking.servers import free_port
+from tests.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("platform")]
+
+TINY: dict[str, Any] = {
+    "train": {"epochs": 2, "learning_rate": 0.01, "patience": 0},
+    "registry": {"minimum_accuracy": 0.05, "minimum_class_recall": 0.0},
+    "compare": {"bootstrap_samples": 100},
+    "candidates": {"elman": {"layer": "elman", "hidden": 16}},
+}
+QUICK = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_WORKER_PREFETCH_SECONDS": "2"}
+
+
+class Platform:
+    """A workspace whose servers run."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.ports = {"prefect": free_port(), "mlflow": free_port()}
+        self.output = ""
+
+    def up(self) -> str:
+        ports = [f"--{name}-port={port}" for name, port in self.ports.items()]
+        self.output = self.workspace.run("recursight", "up", *ports)
+        return self.output
+
+    @property
+    def logins(self) -> dict[str, str]:
+        path = self.workspace.root / ".recursight" / "servers" / "logins.json"
+        logins: dict[str, str] = json.loads(path.read_text())
+        return logins
+
+    def ask(self, name: str, path: str, body: Any = None, login: str | None = "own", **headers: str) -> Any:
+        """The answer of a server as JSON, or the HTTP status if it is an error."""
+        login = self.logins[name] if login == "own" else login
+        if login:
+            headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports[name]}{path}",
+            None if body is None else json.dumps(body).encode(),
+            headers | {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+        return json.loads(content) if content[:1] in b"[{" and content else content.decode()
+
+    def retrainings(self) -> list[dict[str, Any]]:
+        """Flow runs of `retrain` that have begun, the newest first."""
+        body = {
+            "flows": {"name": {"any_": ["retrain"]}},
+            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
+            "sort": "EXPECTED_START_TIME_DESC",
+        }
+        runs: list[dict[str, Any]] = self.ask("prefect", "/api/flow_runs/filter", body)
+        return runs
+
+    def process(self, name: str) -> psutil.Process:
+        record = json.loads((self.workspace.root / ".recursight" / "servers" / f"{name}.json").read_text())
+        return psutil.Process(record["pid"])
+
+    def processes(self) -> list[psutil.Process]:
+        """The three and everything that they have started."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("RECURSIGHT_SERVERS_OF") == str(self.workspace.root):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+    return found
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    workspace = Workspace(tmp_path_factory.mktemp("platform"))
+    workspace.environment |= QUICK
+    workspace.change_params(**TINY, retrain={"cron": "* * * * * */20"})  # a sixth field: seconds
+    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.commit("few candidates")
+    made = Platform(workspace)
+    made.up()
+    try:
+        yield made
+    finally:
+        workspace.run("recursight", "down")
+
+
+def test_the_schedule_fires_and_the_first_retraining_makes_a_champion(platform: Platform) -> None:
+    (run,) = until(lambda: [run for run in platform.retrainings() if run["state_type"] == "COMPLETED"][-1:])
+    assert run["auto_scheduled"]
+    assert run["state_name"] == "Retrained"
+    assert "have not run here yet" in run["state"]["message"]
+    platform.workspace.change_params(retrain={"schedule": False})
+    assert "deployments of prefect.yaml applied" in platform.up()
+    until(lambda: all(run["state_type"] not in ("PENDING", "RUNNING") for run in platform.retrainings()))
+    states = [run["state_name"] for run in platform.retrainings()]
+    assert set(states) <= {"Retrained", "Unchanged", "Cancelled"}
+    assert states.count("Retrained") == 1
+
+
+def test_addresses_are_printed_and_secrets_are_not(platform: Platform) -> None:
+    for name, port in platform.ports.items():
+        assert f"{name:<8} http://127.0.0.1:{port}" in platform.output
+        assert platform.logins[name].partition(":")[2] not in platform.output
+    assert platform.logins["prefect"] != platform.logins["mlflow"]
+    for path in ("prefect.toml", ".recursight/servers/logins.json"):
+        assert stat.S_IMODE((platform.workspace.root / path).stat().st_mode) == 0o600
+        assert platform.workspace.run("git", "check-ignore", path)
+
+
+def test_up_again_starts_nothing(platform: Platform) -> None:
+    before = {name: platform.process(name).pid for name in ("prefect", "mlflow", "worker")}
+    assert platform.up().count("runs already") == 3
+    assert {name: platform.process(name).pid for name in before} == before
+
+
+def test_without_credentials_neither_server_answers_anything_but_health(platform: Platform) -> None:
+    paths = {
+        "prefect": ["/", "/api/flows/filter", "/api/admin/version", "/ui-settings", "/docs", "/openapi.json"],
+        "mlflow": ["/", "/api/2.0/mlflow/experiments/search?max_results=1", "/version", "/graphql"],
+    }
+    for name in paths:
+        for path in paths[name]:
+            for login in (None, "recursight:wrong", platform.logins["mlflow" if name == "prefect" else "prefect"]):
+                assert platform.ask(name, path, login=login) == 401, path
+        assert "<html" in platform.ask(name, "/").lower()
+        health = "/api/health" if name == "prefect" else "/health"
+        assert platform.ask(name, health, login=None) in ("true", "OK")
+        assert isinstance(platform.ask(name, paths[name][1], {} if name == "prefect" else None), list | dict)
+
+
+def test_foreign_hosts_and_origins_are_refused(platform: Platform) -> None:
+    for name, health in (("prefect", "/api/health"), ("mlflow", "/health")):
+        assert platform.ask(name, health, Host="evil.example") == 403
+        assert platform.ask(name, health, Origin="http://evil.example") == 403
+        own = f"http://127.0.0.1:{platform.ports[name]}"
+        assert platform.ask(name, health, Origin=own) in ("true", "OK")
+
+
+def test_everything_listens_on_loopback_only(platform: Platform) -> None:
+    addresses = [
+        connection.laddr.ip
+        for process in platform.processes()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(addresses) >= 2
+    assert set(addresses) == {"127.0.0.1"}
+
+
+def test_from_another_shell_an_unchanged_project_is_said_to_be_unchanged(platform: Platform) -> None:
+    versions = registered(platform)
+    output = platform.workspace.run("prefect", "deployment", "run", "retrain/scheduled", "--watch")
+    assert "Unchanged" in output
+    assert registered(platform) == versions
+    artifacts = platform.ask("prefect", "/api/artifacts/latest/filter", {"sort": "CREATED_DESC", "limit": 50})
+    (record,) = [artifact["data"] for artifact in artifacts if artifact["key"] == "retraining"]
+    md5 = yaml.safe_load((platform.workspace.root / "data.dvc").read_text())["outs"][0]["md5"]
+    commit = platform.workspace.run("git", "rev-parse", "HEAD").strip()
+    assert "| outcome | unchanged |" in record
+    assert f"| data | {md5} |" in record
+    assert f"| git_commit | {commit}" in record
+    assert re.search(r"\| params \| [0-9a-f]{64} \|", record)
+
+
+def test_new_files_in_data_are_pinned_and_trained_on(platform: Platform) -> None:
+    root = platform.workspace.root
+    path = root / "data" / "images-idx3-ubyte.gz"
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content[:16] + bytes(255 - pixel for pixel in content[16:])))  # in negative
+    versions = registered(platform)
+    output = platform.workspace.run("prefect", "deployment", "run", "retrain/scheduled", "--watch")
+    assert "Retrained" in output
+    assert "data/ held new files" in platform.retrainings()[0]["state"]["message"]
+    assert "data.dvc" in platform.workspace.run("git", "status", "--porcelain")
+    assert registered(platform) == versions + 1
+    assert platform.workspace.run("dvc", "status", "data.dvc").strip().endswith("up to date.")
+
+
+def registered(platform: Platform) -> int:
+    """How many versions the model has, by MLflow's server."""
+    answer = platform.ask("mlflow", "/api/2.0/mlflow/model-versions/search?max_results=100")
+    return len(answer.get("model_versions", []))
+
+
+def test_an_event_starts_a_retraining(platform: Platform) -> None:
+    before = len(platform.retrainings())
+    script = (
+        "from recursight.layout import Layout; from recursight.operations.events import data_changed; "
+        "print(data_changed(Layout.find()))"
+    )
+    assert platform.workspace.run("python", "-c", script).strip().endswith("True")
+    until(lambda: len(platform.retrainings()) > before)
+    until(lambda: platform.retrainings()[0]["state_type"] == "COMPLETED")
+    assert platform.retrainings()[0]["created_by"]["type"] == "AUTOMATION"
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Keeps what it is sent."""
+
+    said: list[str] = []  # noqa: RUF012
+
+    def do_POST(self) -> None:
+        self.said.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_a_failure_and_a_promotion_are_told(platform: Platform) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/hook"
+            for _ in range(2):  # done again, it replaces
+                platform.workspace.run("recursight", "notify", url)
+            promotion = {
+                "id": "00000000-0000-4000-8000-000000000000",
+                "event": "model.promoted",
+                "occurred": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+                "resource": {"prefect.resource.id": "recursight.model.digits"},
+                "payload": {"model": "digits", "version": 3, "candidate": "gru", "reason": "it is better."},
+            }
+            platform.ask("prefect", "/api/events", [promotion])
+            text = (platform.workspace.root / "params.yaml").read_text()
+            (platform.workspace.root / "params.yaml").write_text(text.replace("layer: elman", "layer: elmann"))
+            command = ("prefect", "deployment", "run", "retrain/scheduled", "--watch")
+            platform.workspace.run(*command, status=1)
+            (platform.workspace.root / "params.yaml").write_text(text)
+            until(lambda: len(Hook.said) >= 2)
+        finally:
+            server.shutdown()
+            thread.join()
+    promoted, failed = sorted(Hook.said, key=lambda text: "Failed" in text)
+    assert promoted == "digits version 3 is champion\ngru: it is better."
+    assert "scheduled: run" in failed
+    assert "did you mean 'elman'?" in failed
+
+
+def test_what_has_died_is_started_again(platform: Platform) -> None:
+    before = {name: platform.process(name).pid for name in ("prefect", "mlflow", "worker")}
+    for process in [platform.process("mlflow"), *platform.process("mlflow").children(recursive=True)]:
+        process.kill()
+    until(lambda: not psutil.pid_exists(before["mlflow"]) or platform.process("mlflow").status() == "zombie", 10)
+    output = platform.up()
+    assert re.search(r"^mlflow .* started$", output, re.MULTILINE)
+    assert output.count("runs already") == 2
+    assert registered(platform) >= 1
+    assert platform.process("worker").pid == before["worker"]
+
+
+def test_down_ends_everything_even_what_does_not_listen(platform: Platform) -> None:
+    worker = platform.process("worker")
+    worker.send_signal(signal.SIGSTOP)  # deaf to SIGTERM
+    output = platform.workspace.run("recursight", "down")
+    assert "stopped worker, mlflow, prefect" in output
+    assert platform.processes() == []
+    assert not (platform.workspace.root / "prefect.toml").exists()
+    assert "nothing was running" in platform.workspace.run("recursight", "down")
+    for port in platform.ports.values():
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        output = workspace.run("recursight", "up", f"--mlflow-port={port}", f"--prefect-port={free_port()}", status=2)
+    assert f"port {port}, meant for mlflow, is in use by process {os.getpid()}" in output
+    assert f"--mlflow-port {port + 1}" in output
+    assert "Traceback" not in output
+    assert workspace.run("recursight", "down").strip() == "nothing was running"
+
+
+def test_a_prefect_toml_of_yours_is_left_alone(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    path = workspace.root / "prefect.toml"
+    path.write_text('[api]\nurl = "http://127.0.0.1:9/api"\n')
+    assert "prefect.toml is yours" in workspace.run("recursight", "up", status=2)
+    workspace.run("recursight", "down")
+    assert path.exists()
