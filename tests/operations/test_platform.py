@@ -125,7 +125,7 @@ def test_the_schedule_fires_and_the_first_retraining_makes_a_champion(platform: 
     (run,) = until(lambda: [run for run in platform.retrainings() if run["state_type"] == "COMPLETED"][-1:])
     assert run["auto_scheduled"]
     assert run["state_name"] == "Retrained"
-    assert "have not run here yet" in run["state"]["message"]
+    assert "version 1 " in run["state"]["message"]
     platform.workspace.change_params(retrain={"schedule": False})
     assert "deployments of prefect.yaml applied" in platform.up()
     until(lambda: all(run["state_type"] not in ("PENDING", "RUNNING") for run in platform.retrainings()))
