@@ -104,6 +104,7 @@ def rows(name: str, case: Case, threads: int, contenders: list[Contender]) -> li
         table.append(
             {
                 "case": name,
+                "load": os.getloadavg()[0],
                 "threads": threads,
                 "contender": contender.name,
                 "images_per_second": statistics.median(rates),
@@ -164,6 +165,10 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
     }
     RESULTS.mkdir(exist_ok=True)
+    recorded = RESULTS / "cpu.json"
+    before = json.loads(recorded.read_text())["rows"] if recorded.is_file() else []
+    again = {(name, threads) for name in arguments.cases for threads in arguments.threads}
+    table += [row for row in before if (row["case"], row["threads"]) not in again]
     for name in arguments.cases:
         for threads in arguments.threads:
             table += measure(name, threads, arguments.rounds, arguments.keras)
@@ -172,7 +177,7 @@ def main() -> None:
             )
             account["load"] = f"{os.getloadavg()[0]:.1f} at the end"
             (RESULTS / "cpu.md").write_text(markdown(table, account), encoding="utf-8")
-            (RESULTS / "cpu.json").write_text(json.dumps({**account, "rows": table}, indent=2) + "\n", encoding="utf-8")
+            recorded.write_text(json.dumps({**account, "rows": table}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

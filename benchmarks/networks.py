@@ -67,7 +67,7 @@ class DoubleLoop(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         layer = self.layer
-        corners = [(), (1,), (2,), (1, 2)][: layer.directions]
+        corners = [(), (2,), (1,), (1, 2)][: layer.directions]
         inputs = layer.input.weight.chunk(layer.directions), layer.input.bias.chunk(layer.directions)
         last = [
             self.read(images.flip(corner), weight, bias, recurrent)
