@@ -17,7 +17,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (promote, champion, history, rollback):
+    for command in (promote, champion, history, rollback, restore):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -119,6 +119,34 @@ def rollback(
         return
     was = f"version {decision.champion} was" if decision.champion else "nothing was before"
     typer.echo(f"version {decision.version} ({decision.candidate}) is champion now; {was}.")
+
+
+def restore(
+    version: Annotated[int, typer.Argument(help="Of the registered model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring back all that made a version, in a git work tree of its own, and score it again.
+
+    Code from git, data from DVC, parameters and weights from MLflow. What cannot be brought back is named; the exit
+    status is 0 only if every prediction is the same, digit for digit.
+
+    Example: [bold]recursight restore 1[/]
+    """
+    from recursight.layout import Layout
+    from recursight.stages.restore import restore as bring_back
+
+    layout = Layout.find()
+    restored = bring_back(layout, version)
+    if as_json:
+        typer.echo(json.dumps(asdict(restored)))
+    else:
+        for part, sentence in restored.parts.items():
+            typer.echo(f"{part + ':':<13}{sentence}")
+        for sentence in restored.missing:
+            typer.secho(f"not restored: {sentence}", fg="yellow")
+        typer.echo(f"in {restored.folder}; `git worktree remove --force {restored.folder}` removes it")
+    if not restored.same_predictions:
+        raise typer.Exit(1)
 
 
 def _what(decision: "Decision") -> str:

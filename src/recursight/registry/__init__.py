@@ -8,7 +8,7 @@ from recursight.registry.decisions import Decision, history, settle
 from recursight.registry.promote import promote
 from recursight.registry.register import Registered, register
 from recursight.registry.rollback import Standing, rollback, standing
-from recursight.registry.versions import CHALLENGER, CHAMPION, version_of, version_with
+from recursight.registry.versions import CHALLENGER, CHAMPION, find_version, version_of, version_with
 
 __all__ = [
     "CHALLENGER",
@@ -16,6 +16,7 @@ __all__ = [
     "Decision",
     "Registered",
     "Standing",
+    "find_version",
     "history",
     "promote",
     "register",

@@ -1,7 +1,6 @@
 """Back to an earlier version, by hand and on purpose; and what is in production at the moment, and why."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +11,8 @@ from recursight.params import load
 from recursight.registry.decisions import Decision, decide, history, last_move, settle
 from recursight.registry.loading import LoadedVersion, Unreadable, check, load_version
 from recursight.registry.promote import alias_lock
-from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
+from recursight.registry.versions import CHALLENGER, CHAMPION, find_version, version_with
 from recursight.tracking import connect
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 IMAGES = 64  # of the check at batch size N
 
@@ -63,7 +58,7 @@ def rollback(layout: Layout, version: int | None = None, reason: str = "") -> De
         settle(client, layout, name)
         champion = version_with(client, name, CHAMPION)
         live = int(champion.version) if champion else None
-        target = _version(client, name, version or _before(history(client, name), live))
+        target = find_version(client, name, version or _before(history(client, name), live))
         if int(target.version) == live:
             raise InputError(f"version {live} of {name!r} is the champion already.")
         said = f"by hand: {reason}" if reason else "by hand."
@@ -120,19 +115,6 @@ def _before(past: list[Decision], live: int | None) -> int:
     if came and came[0].champion is not None:
         return came[0].champion
     raise InputError("The history knows no earlier champion: name a version, such as `recursight rollback 1`.")
-
-
-def _version(client: "MlflowClient", name: str, version: int) -> "ModelVersion":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version(name, str(version))
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        known = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
-        listed = ", ".join(map(str, known)) or "none; make one with `recursight register`"
-        raise InputError(f"{name!r} has no version {version}; there are: {listed}.") from None
 
 
 def _check(layout: Layout, loaded: LoadedVersion) -> dict[str, int]:
