@@ -16,7 +16,19 @@ from recursight.models.layers import LAYERS
 from recursight.models.readouts import READOUTS
 from recursight.models.scans import SCANS
 from recursight.models.stems import STEMS
-from recursight.params import Augment, Candidate, Compare, Evaluate, Params, Prepare, Registry, Retrain, Train, load
+from recursight.params import (
+    Augment,
+    Candidate,
+    Compare,
+    Evaluate,
+    Gate,
+    Params,
+    Prepare,
+    Registry,
+    Retrain,
+    Train,
+    load,
+)
 from recursight.training.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +97,14 @@ def test_stages_watch_the_params_that_they_read() -> None:
 
 def test_every_key_of_the_sections_stands_in_params_yaml() -> None:
     written = yaml.safe_load((ROOT / "params.yaml").read_text())
-    sections = {"prepare": Prepare, "evaluate": Evaluate, "compare": Compare, "registry": Registry, "retrain": Retrain}
+    sections = {
+        "prepare": Prepare,
+        "evaluate": Evaluate,
+        "compare": Compare,
+        "registry": Registry,
+        "gate": Gate,
+        "retrain": Retrain,
+    }
     for name, section in sections.items():
         assert set(written[name]) == set(section.model_fields), name
     assert set(written["train"]["augment"]) == set(Augment.model_fields)
@@ -94,7 +113,7 @@ def test_every_key_of_the_sections_stands_in_params_yaml() -> None:
 
 
 def test_attributes_of_params_are_documented() -> None:
-    for section in (Prepare, Augment, Train, Candidate, Evaluate, Compare, Registry, Retrain):
+    for section in (Prepare, Augment, Train, Candidate, Evaluate, Compare, Registry, Gate, Retrain):
         documented = set(re.findall(r"^\s{8}(\w+):", inspect.getdoc(section) or "", re.MULTILINE)) or set(
             re.findall(r"^\s{4}(\w+):", inspect.getdoc(section) or "", re.MULTILINE)
         )

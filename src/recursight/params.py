@@ -184,7 +184,7 @@ class Compare(Section):
 
 
 class Registry(Section):
-    """Where the winner goes, and what a first champion must reach on the test split.
+    """Where the winner goes, and what any champion must reach on the test split.
 
     Attributes:
         model_name: name of the registered model in MLflow.
@@ -197,6 +197,34 @@ class Registry(Section):
     experiment: str = "recursight"
     minimum_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
     minimum_class_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class Gate(Section):
+    """What a challenger must show on the test split to take the champion's place; docs/gate.md has the reasons.
+
+    Attributes:
+        mode: `better`, or `cheaper`: not worse by `margin`, and at least `saving` cheaper.
+        metric: in which it is better, or not worse. Accuracy is tested exactly, the others by paired bootstrap.
+        level: highest chance of promoting a challenger that is no better (in mode cheaper: worse by `margin`).
+        looks: `shared`: the level is for all challengers of one champion together; `single`: for each of them.
+        maximum_recall_loss: by which the recall of any class may fall.
+        margin: of the metric, below which a loss does not count in mode cheaper.
+        cost: what must become cheaper: `parameters`, or `latency` of one image, measured on this machine.
+        saving: share of the cost that must be saved.
+        bootstrap_samples: resamplings behind the test of macro_f1 and log_loss.
+        seed: of the resampling.
+    """
+
+    mode: Literal["better", "cheaper"] = "better"
+    metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"
+    level: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    looks: Literal["shared", "single"] = "shared"
+    maximum_recall_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
+    margin: Fraction = 0.002
+    cost: Literal["parameters", "latency"] = "parameters"
+    saving: Fraction = 0.1
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+    seed: int = 0
 
 
 class Retrain(Section):
@@ -234,6 +262,7 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     compare: Compare = Compare()
     registry: Registry = Registry()
+    gate: Gate = Gate()
     retrain: Retrain = Retrain()
     candidates: Annotated[dict[Name, Candidate], Field(min_length=1)]
 

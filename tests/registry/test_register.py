@@ -174,3 +174,12 @@ def test_an_evaluation_of_other_weights_is_refused(project):
     write_json(path, read_json(path) | {"bundle_digest": "other"})
     with pytest.raises(InputError, match="not of its present weights"):
         register(project)
+
+
+def test_a_class_that_is_never_predicted_or_never_tested_is_no_obstacle(project):
+    path = project.evaluation_of("gru", 0) / "per_class.csv"
+    header, first, second, *rest = path.read_text().splitlines()
+    unseen = second.split(",")[0]
+    path.write_text("\n".join([header, f"{first.split(',')[0]},,0.5,,36", f"{unseen},,,,0", *rest]) + "\n")
+    made = register(project)
+    assert "| – |" in connect(project).get_model_version(NAME, str(made.version)).description

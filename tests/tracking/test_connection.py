@@ -41,6 +41,24 @@ def test_processes_that_meet_a_missing_database_at_once_all_get_in(tmp_path):
     assert len(client.search_runs([experiment_id(client, layout, "together")])) == 4
 
 
+def test_a_kill_while_the_database_is_made_leaves_none_or_a_whole_one(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from recursight.layout import Layout\n"
+        "from recursight.tracking import ensure_store\n"
+        "ensure_store(Layout(Path(sys.argv[1])))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in tmp_path.glob(".mlflow.db.*/mlflow.db")):
+        assert time.monotonic() < deadline, "its first tables were never seen"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert connect(Layout(tmp_path)).search_experiments()
+    assert not list(tmp_path.glob(".mlflow.db.*/")), "what the killed one left is swept away"
+
+
 def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(project, monkeypatch):
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")

@@ -4,23 +4,25 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from recursight.errors import InputError
-from recursight.files import read_json
+from recursight.files import digest, read_json
 from recursight.layout import Layout
 from recursight.params import Params, Registry, load
 from recursight.registry.card import model_card, worst_class
+from recursight.registry.decisions import Decision, decide, history, settle
 from recursight.registry.log import log_model
+from recursight.registry.promote import alias_lock, rule_of
 from recursight.registry.versions import CHALLENGER, CHAMPION, version_of, version_with
 from recursight.tracking import connect, sync
 from recursight.tracking.connection import experiment_id, fluent
-from recursight.tracking.results import Result, result_in, source_digest
+from recursight.tracking.results import Result, prepared_with, result_in, source_digest
 from recursight.tracking.runs import BUNDLE, find_finished
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+PREPARED = "recursight.prepare"
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,13 @@ def register(layout: Layout) -> Registered:
     params = load(layout.params)
     result = winner(layout)
     name = params.registry.model_name
-    lock = layout.lock("register")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with alias_lock(layout):
         client = connect(layout)
         version = version_of(client, name, result.digest)
         created = version is None
         if version is None:
             version = _create_version(client, layout, params, result)
-        alias, reason = _appoint(client, params.registry, version, result)
+        alias, reason = _appoint(client, layout, params, version, result)
         champion = version_with(client, name, CHAMPION)
     return Registered(
         name=name,
@@ -118,6 +118,7 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
         "recursight.data_digest": card["data_digest"],
         "recursight.data_md5": source_digest(layout, card["data_digest"]),
         "git_commit": result.training.get("git_commit"),
+        PREPARED: _prepare_settings(layout, card["data_digest"]),
     }
     _ensure_model(client, name)
     with fluent(layout):
@@ -134,6 +135,12 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
     return version
 
 
+def _prepare_settings(layout: Layout, data_digest: str) -> str | None:
+    """What restores the store from the data; all other parameters are on the card."""
+    settings = prepared_with(layout, data_digest)
+    return None if settings is None else json.dumps(settings)
+
+
 def _ensure_model(client: "MlflowClient", name: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -144,23 +151,66 @@ def _ensure_model(client: "MlflowClient", name: str) -> None:
             raise
 
 
-def _appoint(client: "MlflowClient", bars: Registry, version: "ModelVersion", result: Result) -> tuple[str, str]:
-    """Gives the winner its alias: champion if there is none and it passes the bars, else challenger."""
-    champion = version_with(client, bars.model_name, CHAMPION)
-    if champion is None:
-        faults = below_bars(bars, result)
-        alias = CHALLENGER if faults else CHAMPION
-        reason = f"no champion yet, but {' and '.join(faults)}." if faults else "the first to pass the bars of params."
-    elif int(champion.version) == int(version.version):
-        alias, reason = CHAMPION, "it is the champion already."
-    else:
-        alias, reason = CHALLENGER, f"version {champion.version} is the champion."
-    holder = version_with(client, bars.model_name, alias)
+def _appoint(
+    client: "MlflowClient", layout: Layout, params: Params, version: "ModelVersion", result: Result
+) -> tuple[str, str]:
+    """Gives the winner its alias: champion if there is none and it passes the bars, else challenger.
+
+    Appointing the first champion, or refusing to, is a decision, and goes into the history.
+    """
+    name = params.registry.model_name
+    settle(client, layout, name)
+    champion = version_with(client, name, CHAMPION)
+    if champion is not None:
+        return _beside(client, name, version, int(champion.version))
+    first = _first(layout, params, version, result)
+    past = history(client, name, most=1)
+    if not past or first.promoted or past[0].question != first.question:
+        decide(client, layout, name, first)
+    if first.promoted:
+        return CHAMPION, first.reason
+    _set_alias(client, name, CHALLENGER, version)
+    return CHALLENGER, first.reason
+
+
+def _beside(client: "MlflowClient", name: str, version: "ModelVersion", champion: int) -> tuple[str, str]:
+    """The alias of a winner where there is a champion; whether it takes its place is for the gate to say."""
+    if champion != int(version.version):
+        _set_alias(client, name, CHALLENGER, version)
+        return CHALLENGER, f"version {champion} is the champion."
+    if version_with(client, name, CHALLENGER):  # nobody challenges: the winner is champion
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return CHAMPION, "it is the champion already."
+
+
+def _set_alias(client: "MlflowClient", name: str, alias: str, version: "ModelVersion") -> None:
+    holder = version_with(client, name, alias)
     if holder is None or int(holder.version) != int(version.version):
-        client.set_registered_model_alias(bars.model_name, alias, version.version)
-    if alias == CHAMPION and version_with(client, bars.model_name, CHALLENGER):
-        client.delete_registered_model_alias(bars.model_name, CHALLENGER)  # nobody challenges: the winner is champion
-    return alias, reason
+        client.set_registered_model_alias(name, alias, version.version)
+
+
+def _first(layout: Layout, params: Params, version: "ModelVersion", result: Result) -> Decision:
+    """Decides by the evaluation on the test split."""
+    faults = below_bars(params.registry, result)
+    recall, worst = worst_class(result)
+    test, data = result.metrics["test"], result.card["data_digest"]
+    figures = {"version": int(version.version), "accuracy": test["accuracy"], "worst_class": worst}
+    figures |= {"worst_recall": recall, "parameters": result.card["parameters"]}
+    rule = rule_of(params)
+    reason = f"no champion yet, but {' and '.join(faults)}." if faults else "the first to pass the bars of params."
+    return Decision(
+        kind="first",
+        version=int(version.version),
+        candidate=result.card["candidate"],
+        champion=None,
+        promoted=not faults,
+        reason=reason,
+        numbers={"images": test["count"], "challenger": figures},
+        rule=rule,
+        data_digest=data,
+        data_md5=source_digest(layout, data),
+        question=digest({"version": int(version.version), "champion": None, "data": data, "rule": rule, "first": True}),
+    )
 
 
 def below_bars(bars: Registry, result: Result) -> list[str]:

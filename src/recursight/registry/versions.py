@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from recursight.errors import InputError
 from recursight.tracking.runs import BUNDLE
 
 if TYPE_CHECKING:
@@ -28,3 +29,17 @@ def version_with(client: "MlflowClient", name: str, alias: str) -> "ModelVersion
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def find_version(client: "MlflowClient", name: str, version: int) -> "ModelVersion":
+    """A version by its number; raises InputError if there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        known = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
+        listed = ", ".join(map(str, known)) or "none; make one with `recursight register`"
+        raise InputError(f"{name!r} has no version {version}; there are: {listed}.") from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from recursight.errors import InputError
+from recursight.files import replacing
 from recursight.layout import Layout
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def connect(layout: Layout, http: dict[str, str] = PATIENT) -> "MlflowClient":
     _silence()
     try:
         with _creating(uri):
+            _create_whole(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=registry_uri(layout))
             client.search_experiments(max_results=1)
     except outages() as error:
@@ -180,10 +182,27 @@ def _listens(uri: str, attempts: int = 2, timeout_seconds: float = 3) -> bool:
     return False
 
 
+def _create_whole(uri: str) -> None:
+    """Makes a SQLite file's tables under another name first: a process killed on the way would leave half of them.
+
+    MLflow cannot go on from there (`table ... already exists`), nor can anybody mend it but by deleting the file.
+    """
+    if not uri.startswith("sqlite:///") or (database := _database(uri)).exists():
+        return
+    from mlflow import MlflowClient
+
+    with replacing(database) as temporary:
+        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+
+
 def _creating(uri: str) -> Any:
     """Holds other processes back from a SQLite file: the first contact creates its tables, which must happen once."""
     if not uri.startswith("sqlite:///"):
         return nullcontext()
-    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    database = _database(uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(database.with_name(f".{database.name}.lock"))
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])

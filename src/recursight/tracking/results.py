@@ -112,19 +112,40 @@ def source_digest(layout: Layout, data_digest: str) -> str | None:
     Returns:
         None if the store on disk is another one, or DVC has no record of its making.
     """
-    summary = layout.store / "store.json"
-    if not summary.is_file() or read_json(summary).get("digest") != data_digest:
+    if not _is_on_disk(layout, data_digest):
         return None
-    lock = layout.root / "dvc.lock"
-    if lock.is_file():
-        stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-        for dependency in stages.get("prepare", {}).get("deps", []):
-            if dependency.get("path") == layout.data.name:
-                return str(dependency.get("md5"))
+    for dependency in _prepare_stage(layout).get("deps", []):
+        if dependency.get("path") == layout.data.name:
+            return str(dependency.get("md5"))
     if layout.data_dvc.is_file():
         outputs = (yaml.safe_load(layout.data_dvc.read_text(encoding="utf-8")) or {}).get("outs", [])
         return next((str(output["md5"]) for output in outputs if "md5" in output), None)
     return None
+
+
+def prepared_with(layout: Layout, data_digest: str) -> dict[str, Any] | None:
+    """The `prepare` section that a store was made with; arguments and None as above.
+
+    DVC's record is preferred: params.yaml may have changed since.
+    """
+    if not _is_on_disk(layout, data_digest):
+        return None
+    recorded = _prepare_stage(layout).get("params", {}).get("params.yaml", {}).get("prepare")
+    if recorded is None and layout.params.is_file():
+        recorded = (yaml.safe_load(layout.params.read_text(encoding="utf-8")) or {}).get("prepare", {})
+    return dict(recorded or {})
+
+
+def _is_on_disk(layout: Layout, data_digest: str) -> bool:
+    summary = layout.store / "store.json"
+    return summary.is_file() and read_json(summary).get("digest") == data_digest
+
+
+def _prepare_stage(layout: Layout) -> dict[str, Any]:
+    """DVC's record of the last `prepare`; empty if there is none."""
+    lock = layout.root / "dvc.lock"
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
+    return dict(stages.get("prepare", {}))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

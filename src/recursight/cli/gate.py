@@ -1,0 +1,195 @@
+"""Commands: who serves, and why."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from recursight.registry import Decision
+
+PANEL = "Production"
+WIDE = 140  # columns of a terminal that has room for figures
+FIGURES = ["against", "accuracy", "before", "p", "level", "data", "commit"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (promote, champion, history, rollback, restore):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def promote(as_json: AsJson = False) -> None:
+    """Let the gate decide whether the challenger becomes champion.
+
+    Both answer for the present test split; the alias moves only if the rule of params.yaml (gate) holds. The decision
+    goes into the history, also a no. A no is an answer, not an error: the exit status is 0.
+
+    Example: [bold]recursight promote[/]
+    """
+    from recursight.layout import Layout
+    from recursight.registry import promote as decide
+
+    decision = decide(Layout.find())
+    if as_json:
+        typer.echo(json.dumps(asdict(decision)))
+        return
+    if decision.version is None:
+        typer.echo(f"nothing to decide: {decision.reason}")
+        return
+    before = f" (decided already on {decision.at[:10]})" if decision.repeated else ""
+    outcome = "is champion now" if decision.promoted else "does not become champion"
+    typer.echo(f"version {decision.version} ({decision.candidate}) {outcome}{before}: {decision.reason}")
+
+
+def champion(as_json: AsJson = False) -> None:
+    """Show which version is in production, and why.
+
+    Example: [bold]recursight champion[/]
+    """
+    from recursight.layout import Layout
+    from recursight.registry import standing
+
+    found = standing(Layout.find())
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    if found.version is None:
+        typer.echo(f"{found.name} has no champion yet.")
+    else:
+        typer.echo(f"{found.name} version {found.version} ({found.candidate}) is champion.")
+    if found.decision:
+        typer.echo(f"since {found.decision.at[:19]}, {_what(found.decision)}: {found.decision.reason}")
+    if found.remark:
+        typer.echo(found.remark)
+    for title, tag in (
+        ("data", "recursight.data_md5"),
+        ("code", "git_commit"),
+        ("weights", "recursight.bundle_digest"),
+    ):
+        if tag in found.tags:
+            typer.echo(f"{title:<8}{found.tags[tag]}")
+    if found.challenger and found.challenger != found.version:
+        typer.echo(f"version {found.challenger} challenges it: `recursight promote` decides.")
+
+
+def history(
+    most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many decisions.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show the decisions on who serves, newest first.
+
+    Example: [bold]recursight history --most 5[/]
+    """
+    from recursight.layout import Layout
+    from recursight.params import load
+    from recursight.registry import history as decisions
+    from recursight.tracking import connect
+
+    layout = Layout.find()
+    found = decisions(connect(layout), load(layout.params).registry.model_name, most)
+    if as_json:
+        typer.echo(json.dumps([asdict(decision) for decision in found]))
+    elif not found:
+        typer.echo("no decisions yet: `recursight register` and `recursight promote` make them.")
+    else:
+        _print(found)
+
+
+def rollback(
+    version: Annotated[int | None, typer.Argument(help="By default the champion before.", show_default=False)] = None,
+    reason: Annotated[str, typer.Option(help="For the history.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put an earlier version back into production, or any other one, by hand.
+
+    It must load and predict first, one image and many at once; otherwise nothing moves. The gate does not promote
+    the version that was rolled back again by itself.
+
+    Example: [bold]recursight rollback 3 --reason "wrong on scans of the new machine"[/]
+    """
+    from recursight.layout import Layout
+    from recursight.registry import rollback as go_back
+
+    decision = go_back(Layout.find(), version, reason)
+    if as_json:
+        typer.echo(json.dumps(asdict(decision)))
+        return
+    was = f"version {decision.champion} was" if decision.champion else "nothing was before"
+    typer.echo(f"version {decision.version} ({decision.candidate}) is champion now; {was}.")
+
+
+def restore(
+    version: Annotated[int, typer.Argument(help="Of the registered model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring back all that made a version, in a git work tree of its own, and score it again.
+
+    Code from git, data from DVC, parameters and weights from MLflow. What cannot be brought back is named; the exit
+    status is 0 only if every prediction is the same, digit for digit.
+
+    Example: [bold]recursight restore 1[/]
+    """
+    from recursight.layout import Layout
+    from recursight.stages.restore import restore as bring_back
+
+    layout = Layout.find()
+    restored = bring_back(layout, version)
+    if as_json:
+        typer.echo(json.dumps(asdict(restored)))
+    else:
+        for part, sentence in restored.parts.items():
+            typer.echo(f"{part + ':':<13}{sentence}")
+        for sentence in restored.missing:
+            typer.secho(f"not restored: {sentence}", fg="yellow")
+        typer.echo(f"in {restored.folder}; `git worktree remove --force {restored.folder}` removes it")
+    if not restored.same_predictions:
+        raise typer.Exit(1)
+
+
+def _what(decision: "Decision") -> str:
+    return {"first": "the first", "promote": "by the gate", "rollback": "by rollback"}[decision.kind]
+
+
+def _print(decisions: "list[Decision]") -> None:
+    """A table; on a narrow terminal without the figures, most of which the reasons repeat."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False)
+    if not console.is_terminal:
+        console = Console(markup=False, width=1000, soft_wrap=True)
+    figures = console.width >= WIDE
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ["when (UTC)", "what", "version", "outcome", *FIGURES * figures]:
+        table.add_column(heading, no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for decision in decisions:
+        table.add_row(*_cells(decision, figures), style="" if decision.promoted else "dim")
+    console.print(table)
+
+
+def _cells(decision: "Decision", figures: bool) -> list[str]:
+    def figure(owner: str | None, key: str, form: str) -> str:
+        numbers: dict[str, Any] = decision.numbers.get(owner, {}) if owner else decision.numbers
+        return format(numbers[key], form) if key in numbers else "-"
+
+    return [
+        decision.at[:16].replace("T", " "),
+        decision.kind,
+        f"{decision.version} {decision.candidate}",
+        "champion" if decision.promoted else "no",
+        *[
+            str(decision.champion or "-"),
+            figure("challenger", "accuracy", ".2%"),
+            figure("champion", "accuracy", ".2%"),
+            figure(None, "p_value", ".2g"),
+            figure(None, "level", ".2g"),
+            (decision.data_digest or "-")[:8],
+            (decision.git_commit or "-")[:8],
+        ]
+        * figures,
+        decision.reason,
+    ]

@@ -1,0 +1,210 @@
+"""The history of decisions: one MLflow run each, in an experiment of their own, only ever added to.
+
+MLflow keeps no history of its aliases. A run is created with all its tags in one request, and the whole decision is one
+of them, so that a writer that is killed leaves all of a decision or nothing, and writers never wait for each other.
+
+A decision is written before the alias moves, and its run ends after that: a run that still runs although its process
+is dead marks a move that was cut off, which `settle` completes.
+"""
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from recursight.layout import Layout
+from recursight.provenance import git_commit
+from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
+from recursight.tracking.connection import experiment_id
+from recursight.tracking.runs import Owner, flattened, is_dead
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RECORD = "recursight.decision"
+QUESTION = "recursight.question"
+RECORD_LIMIT = 8000  # characters of a tag
+REASON_LIMIT = 2000
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Who serves, and why.
+
+    Attributes:
+        kind: `first` (the first champion), `promote` (the gate) or `rollback` (by hand).
+        version: the one that is to serve.
+        candidate: its name in params.yaml.
+        champion: the version that served before; None if there was none.
+        promoted: whether the alias moved.
+        reason: in a sentence.
+        numbers: behind it; empty if it did not come to a test.
+        rule: the parameters that it was decided by.
+        data_digest: of the store whose test split was asked about.
+        data_md5: DVC's digest of the raw data.
+        git_commit: of the project when it was decided.
+        question: equal for equal versions, data and rule.
+        at: when, UTC.
+        host: where.
+        id: of its MLflow run; None if it is not in the history.
+        repeated: whether the same question had been answered before, and this is that answer.
+    """
+
+    kind: str
+    version: int | None
+    candidate: str
+    champion: int | None
+    promoted: bool
+    reason: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+    rule: dict[str, Any] = field(default_factory=dict)
+    data_digest: str | None = None
+    data_md5: str | None = None
+    git_commit: str | None = None
+    question: str = ""
+    at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    host: str = field(default_factory=socket.gethostname)
+    id: str | None = None
+    repeated: bool = False
+
+    @property
+    def live(self) -> int | None:
+        """The version that serves afterwards."""
+        return self.version if self.promoted else self.champion
+
+
+def decide(client: "MlflowClient", layout: Layout, name: str, decision: Decision) -> Decision:
+    """Writes a decision down, then moves the alias if it says so; returns it with its id.
+
+    Args:
+        client: of the store.
+        layout: of the project.
+        name: of the registered model.
+        decision: without its id and git commit.
+    """
+    written = _write(client, layout, name, replace(decision, git_commit=git_commit(layout.root)))
+    if written.promoted:
+        appoint(client, name, written)
+    client.set_terminated(str(written.id), "FINISHED")
+    return written
+
+
+def appoint(client: "MlflowClient", name: str, decision: Decision) -> None:
+    """Makes a version champion; it challenges nobody any more."""
+    client.set_registered_model_alias(name, CHAMPION, str(decision.version))
+    challenger = version_with(client, name, CHALLENGER)
+    if challenger and int(challenger.version) == decision.version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
+    """Completes what killed processes began: a decision that was written is carried out, if nothing came between.
+
+    Returns:
+        The decisions that were completed.
+    """
+    experiment = client.get_experiment_by_name(experiment_name(name))
+    if experiment is None:
+        return []
+    runs = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    done = []
+    for run in sorted((run for run in runs if is_dead(run)), key=lambda run: run.info.start_time):
+        decision = _read(run)
+        champion = version_with(client, name, CHAMPION)
+        if decision and decision.promoted and decision.champion == (int(champion.version) if champion else None):
+            appoint(client, name, decision)
+        client.set_terminated(run.info.run_id, "FINISHED")
+        done += [decision] if decision else []
+    return done
+
+
+def history(client: "MlflowClient", name: str, most: int | None = None) -> list[Decision]:
+    """Decisions on a registered model, newest first.
+
+    Args:
+        client: of the store.
+        name: of the registered model.
+        most: how many; all by default.
+    """
+    experiment = client.get_experiment_by_name(experiment_name(name))
+    if experiment is None:
+        return []
+    decisions = (_read(run) for run in _runs(client, experiment.experiment_id, most))
+    found = [decision for decision in decisions if decision]
+    return found if most is None else found[:most]
+
+
+def experiment_name(name: str) -> str:
+    return f"{name}-decisions"
+
+
+def last_move(past: list[Decision]) -> Decision | None:
+    """The newest decision that moved the alias."""
+    return next((decision for decision in past if decision.promoted), None)
+
+
+def _write(client: "MlflowClient", layout: Layout, name: str, decision: Decision) -> Decision:
+    record = asdict(replace(decision, reason=decision.reason[:REASON_LIMIT]))
+    for field_name in ("id", "repeated"):
+        record.pop(field_name)
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    assert len(text) <= RECORD_LIMIT, "a decision holds figures of single classes only"
+    tags = {
+        RECORD: text,
+        QUESTION: decision.question,
+        "kind": decision.kind,
+        "version": str(decision.version),
+        "candidate": decision.candidate,
+        "champion": str(decision.champion),
+        "promoted": "yes" if decision.promoted else "no",
+        "git_commit": decision.git_commit or "none",
+        "mlflow.note.content": decision.reason[:REASON_LIMIT],
+        **Owner.process(layout.root).tags,
+    }
+    experiment = experiment_id(client, layout, experiment_name(name))
+    verb = "becomes champion" if decision.promoted else "stays out"
+    run = client.create_run(experiment, tags=tags, run_name=f"version {decision.version} {verb}")
+    _log_numbers(client, run.info.run_id, decision)
+    return replace(decision, id=str(run.info.run_id))
+
+
+def _log_numbers(client: "MlflowClient", run_id: str, decision: Decision) -> None:
+    """As metrics and parameters too, so that MLflow's pages can chart and sort them."""
+    from mlflow.entities import Metric, Param
+
+    moment = round(datetime.fromisoformat(decision.at).timestamp() * 1000)
+    numbers = {key: value for key, value in flattened(decision.numbers).items() if isinstance(value, int | float)}
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, float(value), moment, 0) for key, value in numbers.items()],
+        params=[Param(key, str(value)) for key, value in flattened(decision.rule).items()],
+    )
+
+
+def _runs(client: "MlflowClient", experiment: str, most: int | None) -> "Iterator[Run]":
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            max_results=min(PAGE, most or PAGE),
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token or most:
+            return
+
+
+def _read(run: "Run") -> Decision | None:
+    """None for a run that somebody else has put into the experiment."""
+    text = run.data.tags.get(RECORD)
+    if text is None:
+        return None
+    known = {item.name for item in fields(Decision)}
+    record = {key: value for key, value in json.loads(text).items() if key in known}
+    return Decision(**record, id=str(run.info.run_id))

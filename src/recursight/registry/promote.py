@@ -1,0 +1,167 @@
+"""The gate at work: challenger and champion answer for the same images, and the rule decides who serves."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
+
+from recursight.data.store import Store, open_store
+from recursight.errors import InputError
+from recursight.files import digest
+from recursight.layout import Layout
+from recursight.params import Params, load
+from recursight.registry.decisions import Decision, decide, history, settle
+from recursight.registry.gate import Scored, Verdict, judge
+from recursight.registry.loading import LoadedVersion, Unreadable, images_for, load_version
+from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
+from recursight.tracking import connect
+from recursight.tracking.results import source_digest
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+NAMED = 5  # classes in a sentence
+
+
+def promote(layout: Layout) -> Decision:
+    """Decides whether the challenger becomes champion, writes that down, and moves the alias if so.
+
+    The same question (versions, data, rule) is tested once: asked again, it gets the answer that it had.
+
+    Raises:
+        InputError: if there is no store, or params.yaml is wrong.
+        Unreachable: if MLflow does not answer.
+    """
+    params = load(layout.params)
+    name = params.registry.model_name
+    with alias_lock(layout):
+        client = connect(layout)
+        settle(client, layout, name)
+        challenger = version_with(client, name, CHALLENGER)
+        champion = version_with(client, name, CHAMPION)
+        live = int(champion.version) if champion else None
+        if challenger is None or int(challenger.version) == live:
+            return Decision("promote", None, "", live, False, "no version challenges the champion.")
+        store = open_store(layout.store)
+        if not len(store.indices("test")):
+            raise InputError("The store has no test images; set prepare.test in params.yaml, run `dvc repro`.")
+        past = history(client, name)
+        asked = _asked(layout, params, store, challenger, live)
+        earlier = next((decision for decision in past if decision.question == asked.question), None)
+        barred = _barred(past, int(challenger.version))
+        if earlier and earlier.numbers and not earlier.promoted and not barred:
+            return replace(earlier, repeated=True)
+        verdict = Verdict(False, barred, {}) if barred else _examine(layout, params, store, asked, past)
+        answer = replace(asked, promoted=verdict.promote, reason=verdict.reason, numbers=verdict.numbers)
+        if earlier and not answer.promoted and earlier.reason == answer.reason:
+            return replace(earlier, repeated=True)
+        now = version_with(client, name, CHAMPION)
+        if (int(now.version) if now else None) != live:
+            answer = replace(answer, promoted=False, reason="the champion changed meanwhile: ask again.", question="")
+        return decide(client, layout, name, answer)
+
+
+def alias_lock(layout: Layout) -> FileLock:
+    """Held by whoever moves aliases."""
+    lock = layout.lock("register")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(lock)
+
+
+def looks(past: list[Decision], champion: int | None) -> int:
+    """How many challengers of the present champion have been judged since it took its place."""
+    count = 0
+    for decision in past:
+        if decision.promoted:
+            break
+        count += decision.kind == "promote" and decision.champion == champion and bool(decision.numbers)
+    return count
+
+
+def rule_of(params: Params) -> dict[str, Any]:
+    """The parameters that decide, as they go into the history."""
+    bars = {"minimum_accuracy", "minimum_class_recall"}
+    return params.gate.model_dump() | params.registry.model_dump(include=bars)
+
+
+def _asked(layout: Layout, params: Params, store: Store, challenger: "ModelVersion", live: int | None) -> Decision:
+    """The decision before its answer."""
+    version, rule = int(challenger.version), rule_of(params)
+    return Decision(
+        kind="promote",
+        version=version,
+        candidate=challenger.tags.get("candidate", ""),
+        champion=live,
+        promoted=False,
+        reason="",
+        rule=rule,
+        data_digest=store.digest,
+        data_md5=source_digest(layout, store.digest),
+        question=digest({"version": version, "champion": live, "data": store.digest, "rule": rule}),
+    )
+
+
+def _barred(past: list[Decision], version: int) -> str:
+    """Why a challenger may not come back by itself: it was champion, and people took it out. Empty if it may.
+
+    Without this, the next promotion would undo a rollback: the test that it passed once, it passes again.
+    """
+    moves = [decision for decision in past if decision.promoted]
+    for later, decision in zip([None, *moves], moves, strict=False):
+        if decision.version != version:
+            continue
+        if later is None:
+            how = "its alias was moved away by hand"
+        elif later.kind == "rollback":
+            how = f"it was rolled back on {later.at[:10]}: {later.reason.rstrip('.')}"
+        else:
+            return ""
+        return f"version {version} was champion already, and {how}; `recursight rollback {version}` puts it back."
+    return ""
+
+
+def _examine(layout: Layout, params: Params, store: Store, asked: Decision, past: list[Decision]) -> Verdict:
+    """Loads, scores and judges. What cannot be compared is a no, with the reason."""
+    try:
+        assert asked.version is not None
+        versions = [asked.version] if asked.champion is None else [asked.version, asked.champion]
+        loaded = [load_version(layout, params.registry.model_name, version) for version in versions]
+        for one in loaded:
+            _require_classes(one, store)
+        scored = [_score(layout, params, store, one) for one in loaded]
+    except Unreadable as fault:
+        return Verdict(False, f"nothing moves: {fault}", {})
+    return judge(
+        params.gate,
+        params.registry,
+        store.classes,
+        store.labels("test"),
+        scored[0],
+        scored[1] if len(scored) > 1 else None,
+        look=looks(past, asked.champion) + 1,
+    )
+
+
+def _require_classes(loaded: LoadedVersion, store: Store) -> None:
+    known, present = set(loaded.classes), set(store.classes)
+    if known == present:
+        return
+    parts = [
+        f"{what} {', '.join(map(repr, sorted(names)[:NAMED]))}{', ...' * (len(names) > NAMED)}"
+        for what, names in (("does not know", present - known), ("also knows", known - present))
+        if names
+    ]
+    raise Unreadable(
+        f"version {loaded.version} has other classes than the test split: it {' and '.join(parts)}. Figures over "
+        "different classes cannot be compared; `recursight rollback VERSION` appoints a version by hand."
+    )
+
+
+def _score(layout: Layout, params: Params, store: Store, loaded: LoadedVersion) -> Scored:
+    rows = store.indices("test")
+    with images_for(layout, loaded, store, rows) as (images, places):
+        probabilities = loaded.probabilities(images, places, store.classes)
+        latency = params.gate.cost == "latency"
+        cost = loaded.latency_milliseconds(np.array(images[places[0]])) if latency else float(loaded.parameters)
+    return Scored(loaded.version, probabilities, cost)

@@ -1,0 +1,273 @@
+"""The gate on real registered models: who serves, what the history says of it, and the way back."""
+
+import json
+import shutil
+import sqlite3
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from recursight.cli import app
+from recursight.data.prepare import prepare
+from recursight.data.store import open_store
+from recursight.errors import InputError
+from recursight.files import read_json, write_json
+from recursight.layout import Layout
+from recursight.registry import (
+    CHALLENGER,
+    CHAMPION,
+    history,
+    promote,
+    register,
+    rollback,
+    settle,
+    standing,
+    version_with,
+)
+from recursight.registry.decisions import Decision, decide, experiment_name
+from recursight.registry.loading import load_version
+from recursight.tracking import connect
+from recursight.tracking.runs import PID
+from tests.projects import change_params, choose
+
+NAME = "recursight"
+
+
+@pytest.fixture(scope="session")
+def contested(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 1, gru, is champion; version 2, elman, which is better by far, challenges it. Only read it."""
+    root = tmp_path_factory.mktemp("contested") / "project"
+    shutil.copytree(trained, root)
+    layout = Layout(root)
+    content = yaml.safe_load(layout.params.read_text())
+    layout.params.write_text(yaml.safe_dump(content | {"gate": {"maximum_recall_loss": 0.5}}))
+    register(layout)
+    choose(layout, "elman")
+    register(layout)
+    return root
+
+
+@pytest.fixture
+def contest(contested: Path, tmp_path: Path) -> Layout:
+    """A copy of it, moved whole: MLflow's store names its files by absolute paths."""
+    root = tmp_path / "project"
+    shutil.copytree(contested, root)
+    _move_store(root, contested)
+    return Layout(root)
+
+
+def _move_store(root: Path, origin: Path) -> None:
+    with sqlite3.connect(root / "mlflow.db") as database:
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+            ("model_versions", "source"),
+            ("model_versions", "storage_location"),
+        ):
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(origin), str(root)))
+    database.close()
+
+
+def bearer(layout: Layout, alias: str) -> int | None:
+    version = version_with(connect(layout), NAME, alias)
+    return version and int(version.version)
+
+
+def decisions(layout: Layout) -> list[Decision]:
+    return history(connect(layout), NAME)
+
+
+def test_a_better_challenger_becomes_champion_and_the_history_says_why(contest):
+    made = promote(contest)
+    assert (made.version, made.champion, made.promoted) == (2, 1, True)
+    assert (bearer(contest, CHAMPION), bearer(contest, CHALLENGER)) == (2, None)
+    newest, first = decisions(contest)
+    assert newest == made
+    assert (first.kind, first.version, first.promoted) == ("first", 1, True)
+    metrics = {name: read_json(contest.evaluation_of(name, 0) / "metrics.json") for name in ("gru", "elman")}
+    for role, name in (("challenger", "elman"), ("champion", "gru")):
+        assert made.numbers[role]["accuracy"] == metrics[name]["test"]["accuracy"], "registered model and evaluation"
+        assert made.numbers[role]["parameters"] == metrics[name]["parameters"]
+    assert made.data_digest == metrics["gru"]["data_digest"]
+    assert made.data_md5 == "0123456789abcdef0123456789abcdef.dir"
+    assert promote(contest).version is None, "nobody challenges any more"
+
+
+def test_a_worse_challenger_stays_out_and_asking_again_changes_nothing(project):
+    choose(project, "elman")
+    register(project)
+    choose(project, "gru")
+    register(project)
+    made = promote(project)
+    assert not made.promoted
+    assert "not shown to be better" in made.reason
+    assert (bearer(project, CHAMPION), bearer(project, CHALLENGER)) == (1, 2)
+    again = promote(project)
+    assert again.repeated
+    assert again.id == made.id
+    assert len(decisions(project)) == 2
+    change_params(project, "registry", minimum_accuracy=0.35)
+    assert promote(project).numbers["look"] == 2, "another rule is another question, and another look"
+
+
+def test_other_classes_are_said_plainly_and_nothing_moves(contest):
+    summary = read_json(contest.store / "store.json")
+    write_json(contest.store / "store.json", summary | {"classes": [*summary["classes"][:9], "ten"]})
+    made = promote(contest)
+    assert not made.promoted
+    assert "does not know 'ten' and also knows '9'" in made.reason
+    assert bearer(contest, CHAMPION) == 1
+    promote(contest)
+    assert len(decisions(contest)) == 2, "the same no is not written twice"
+
+
+def test_classes_in_another_order_are_the_same_classes(contest):
+    straight = promote(contest).numbers
+    rollback(contest, 1)
+    summary = read_json(contest.store / "store.json")
+    write_json(contest.store / "store.json", summary | {"classes": summary["classes"][::-1], "digest": "turned"})
+    manifest = pd.read_parquet(contest.store / "manifest.parquet")
+    manifest["label"] = 9 - manifest["label"]
+    manifest.to_parquet(contest.store / "manifest.parquet")
+    loaded = load_version(contest, NAME, 2)
+    store = open_store(contest.store)
+    rows = store.indices("test")
+    right = loaded.probabilities(store.images[:, 0], rows, store.classes).argmax(axis=1) == store.labels("test")
+    assert right.mean() == straight["challenger"]["accuracy"]
+
+
+def test_an_unreadable_champion_is_said_plainly_and_nothing_moves(contest):
+    path = _network(contest, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    made = promote(contest)
+    assert not made.promoted
+    assert "version 1 cannot be loaded" in made.reason
+    assert bearer(contest, CHAMPION) == 1
+    path.write_bytes(whole)
+    assert promote(contest).promoted, "what could not be read is asked again"
+
+
+def _network(layout: Layout, version: int) -> Path:
+    model_id = connect(layout).get_model_version(NAME, str(version)).source.rpartition("/")[2]
+    (path,) = (layout.root / "mlartifacts" / "models" / model_id).rglob("network.pt2")
+    return path
+
+
+def test_a_champion_of_another_size_gets_images_prepared_its_own_way(contest, digits):
+    shutil.copytree(digits, contest.data)
+    shutil.rmtree(contest.store)
+    prepare(contest.data, contest.store, size=(12, 12))
+    (contest.root / "dvc.lock").unlink()
+    change_params(contest, "registry", minimum_accuracy=0.3)
+    content = yaml.safe_load(contest.params.read_text())
+    contest.params.write_text(yaml.safe_dump(content | {"prepare": {"size": [12, 12]}}))
+    made = promote(contest)
+    assert made.numbers["images"] > 300
+    assert made.numbers["challenger"]["accuracy"] > 0.7, "8×8 versions on the raw 8×8 images, of a 12×12 store"
+
+
+def test_rollback_checks_records_and_is_not_undone_by_the_gate(contest):
+    promote(contest)
+    back = rollback(contest, reason="wrong on new scans")
+    assert (back.version, back.champion, back.kind) == (1, 2, "rollback")
+    assert bearer(contest, CHAMPION) == 1
+    assert "wrong on new scans" in decisions(contest)[0].reason
+    assert register(contest).alias == "challenger", "version 2 still wins the comparison"
+    refused = promote(contest)
+    assert not refused.promoted
+    assert "recursight rollback 2" in refused.reason
+    with pytest.raises(InputError, match="no earlier champion"):
+        rollback(contest)
+    assert rollback(contest, 2).promoted
+    assert bearer(contest, CHALLENGER) is None
+
+
+def test_a_version_that_does_not_predict_is_not_rolled_back_to(contest):
+    promote(contest)
+    path = _network(contest, 1)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="nothing moves: version 1 cannot be loaded"):
+        rollback(contest)
+    assert bearer(contest, CHAMPION) == 2
+    newest = decisions(contest)[0]
+    assert (newest.kind, newest.promoted, newest.live) == ("rollback", False, 2)
+    with pytest.raises(InputError, match="no version 9; there are: 1, 2"):
+        rollback(contest, 9)
+    with pytest.raises(InputError, match="is the champion already"):
+        rollback(contest, 2)
+
+
+def test_an_alias_moved_by_hand_is_seen_and_left_alone(contest):
+    promote(contest)
+    assert standing(contest).decision.version == 2
+    client = connect(contest)
+    client.set_registered_model_alias(NAME, CHAMPION, "1")
+    client.set_registered_model_alias(NAME, CHALLENGER, "2")
+    assert "by hand in MLflow" in standing(contest).remark
+    made = promote(contest)
+    assert not made.promoted
+    assert "moved away by hand" in made.reason
+
+
+def test_a_promotion_killed_before_the_alias_moved_is_completed(contest):
+    made = promote(contest)
+    client = connect(contest)
+    client.set_registered_model_alias(NAME, CHAMPION, "1")
+    client.set_registered_model_alias(NAME, CHALLENGER, "2")
+    client.update_run(made.id, status="RUNNING")
+    assert settle(client, contest, NAME) == [], "its process lives"
+    client.set_tag(made.id, PID, "999999999")
+    assert [decision.id for decision in settle(client, contest, NAME)] == [made.id]
+    assert (bearer(contest, CHAMPION), bearer(contest, CHALLENGER)) == (2, None)
+    assert client.get_run(made.id).info.status == "FINISHED"
+
+
+def _write_some(root: Path, writer: int) -> None:
+    layout = Layout(root)
+    client = connect(layout)
+    for number in range(5):
+        decide(client, layout, NAME, Decision("promote", writer, f"w{writer}", 1, False, f"number {number}"))
+
+
+@pytest.mark.slow
+def test_concurrent_writers_lose_nothing(contest):
+    before = len(decisions(contest))
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_write_some, [contest.root] * 3, range(3)))
+    found = decisions(contest)
+    assert len(found) == before + 15
+    for writer in range(3):
+        assert [one.reason for one in found if one.candidate == f"w{writer}"] == [f"number {n}" for n in range(5)][::-1]
+    client = connect(contest)
+    experiment = client.get_experiment_by_name(experiment_name(NAME)).experiment_id
+    assert not client.search_runs([experiment], "attributes.status = 'RUNNING'")
+
+
+def test_the_commands_say_what_the_library_does(contest, monkeypatch):
+    monkeypatch.chdir(contest.root)
+
+    def command(*words: str) -> str:
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        assert done.stderr == ""
+        return done.stdout
+
+    assert "version 2 challenges it" in command("champion")
+    assert "version 2 (elman) is champion now" in command("promote")
+    heading, newest, first = command("history").splitlines()
+    assert heading.split()[:3] == ["when", "(UTC)", "what"]
+    assert "2 elman" in newest
+    assert "1 gru" in first
+    assert json.loads(command("champion", "--json"))["version"] == 2
+    listed = json.loads(command("history", "--json", "-n", "1"))
+    assert listed == [asdict(decisions(contest)[0])]
+    assert np.isclose(listed[0]["numbers"]["level"], 0.005)

@@ -1,0 +1,66 @@
+"""A registered version goes back to its code, data and parameters, and predicts the same, digit for digit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workspace import Workspace
+
+PARAMS = {
+    "train": {"epochs": 2, "learning_rate": 0.01},
+    "registry": {"minimum_accuracy": 0.0, "minimum_class_recall": 0.0},
+    "candidates": {"gru": {"layer": "gru", "hidden": 8}},
+}
+
+
+def restored(workspace: Workspace, version: int, status: int = 0) -> dict:
+    printed = workspace.run("recursight", "restore", str(version), "--json", status=status)
+    return json.loads(printed.splitlines()[-1])
+
+
+def make_version(workspace: Workspace) -> None:
+    workspace.run("dvc", "repro", "--quiet")
+    workspace.run("recursight", "register")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_versions_are_restored_and_what_cannot_be_is_named(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    workspace.change_params(**PARAMS)
+    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.commit("one candidate")
+    commit = workspace.run("git", "rev-parse", "HEAD").strip()
+    make_version(workspace)
+    workspace.change_params(prepare={"seed": 7}, candidates={"gru": {"layer": "gru", "hidden": 12}})
+    make_version(workspace)  # of parameters that no commit has
+    workspace.commit("another one")
+
+    first = restored(workspace, 1)
+    assert first["same_predictions"] is True
+    assert first["missing"] == []
+    assert first["parts"]["code"] == f"commit {commit}"
+    assert "digit for digit" in first["parts"]["predictions"]
+    tree = workspace.root / ".recursight" / "restored" / "1"
+    assert yaml.safe_load((tree / "params.yaml").read_text())["candidates"]["gru"]["hidden"] == [8]
+    assert yaml.safe_load((workspace.root / "params.yaml").read_text())["candidates"]["gru"]["hidden"] == 12
+    assert not (tree / "mlflow.db").exists()
+
+    second = restored(workspace, 2)
+    assert second["same_predictions"] is True
+    assert "uncommitted changes" in second["missing"][0]
+    assert workspace.run("git", "status", "--porcelain") == ""
+    assert restored(workspace, 1)["same_predictions"] is True, "an earlier restoration is replaced"
+
+    lose = (
+        "from mlflow import MlflowClient\n"
+        "client = MlflowClient('sqlite:///mlflow.db')\n"
+        "client.set_model_version_tag('recursight', '1', 'recursight.data_md5', 'f' * 32 + '.dir')\n"
+    )
+    workspace.run("python", "-W", "ignore", "-c", lose)
+    third = restored(workspace, 1, status=1)
+    assert third["same_predictions"] is None
+    assert third["missing"][0].startswith(f"data: {'f' * 32}.dir is neither in DVC's cache nor in a remote")
+    assert "no version 9" in workspace.run("recursight", "restore", "9", status=2)
