@@ -30,7 +30,8 @@ class Retraining:
         changed: whether a stage ran or a version was made.
         reasons: what was new; where nothing was, empty.
         compared: versions of data, code and parameters, and the git commit.
-        decision: the fields of `registry.Registered`, of the winner after the gate; None if the registry was down.
+        decision: the fields of `registry.Registered`, of the winner after the gate, and whether it was promoted now;
+            None if the registry was down.
     """
 
     changed: bool
@@ -65,7 +66,21 @@ def decide(registered: dict[str, Any] | None) -> dict[str, Any] | None:
 
     Asked after every retraining, also one that found nothing new: a kill may have come between training and gate.
     """
-    return registered
+    from recursight.registry import promote
+    from recursight.tracking import Unreachable
+
+    if registered is None:
+        return None
+    promoted = registered["created"] and registered["alias"] == "champion"  # the first one
+    if registered["alias"] == "challenger":
+        try:
+            answer = promote(Layout.find())
+        except Unreachable as error:
+            get_run_logger().warning(str(error))
+        else:
+            promoted = answer.promoted
+            registered |= {"alias": "champion" if promoted else "challenger", "reason": answer.reason}
+    return registered | {"promoted": promoted}
 
 
 @flow(name="retrain", persist_result=False)
@@ -119,7 +134,7 @@ def _record(done: Retraining) -> None:
         rows[decision["alias"]] = decision["reason"]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows.items())
     create_markdown_artifact(key="retraining", markdown=f"| | |\n|---|---|\n{table}", description=done.sentence)
-    if decision and decision["created"] and decision["alias"] == "champion":
+    if decision and decision["promoted"]:
         name, version = decision["name"], str(decision["version"])
         payload = {"model": name} | {key: decision[key] for key in ("candidate", "version", "reason")}
         emit_event(

@@ -41,6 +41,7 @@ def import_(
     from recursight.data.imports import import_data
     from recursight.data.obtaining import opened
     from recursight.layout import Layout
+    from recursight.operations.events import data_changed
     from recursight.stages.prepare import progress_of
 
     layout = Layout.find()
@@ -55,6 +56,7 @@ def import_(
             force=force,
             progress=report,
         )
+    data_changed(layout)
     if as_json:
         _print_json(summary)
         return
