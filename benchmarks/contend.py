@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.cases import BATCH, CASES, LEARNING_RATE, SECONDS, Case, draw
 from benchmarks.networks import DoubleLoop, PlainTorch, ours
 from recursight.training.batches import Batches
-from recursight.training.devices import choose_device
 from recursight.training.loop import fit
 
 
@@ -92,8 +91,6 @@ def main(name: str, contender: str, threads: str, folder: str) -> None:
     if contender == "gemm":
         loss, round_ = float("nan"), gemm
     else:
-        if contender == "ours":
-            choose_device("cpu")  # as a training does: memory is kept between steps
         model = {"ours": ours, "torch": PlainTorch, "double-loop": DoubleLoop}[contender](case)
         images, labels = draw(BATCH)
         with torch.no_grad():

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from recursight.models.kernels.memory import keep_freed_memory
+
 SOURCES = sorted([*Path(__file__).parent.glob("*.h"), *Path(__file__).parent.glob("*.cpp")])
 SHARED = ["-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
 # From best to plainest: what one compiler refuses, the next line does without.
@@ -36,10 +38,12 @@ def library() -> ctypes.CDLL | None:
         return None
     torch.get_num_threads()  # loads torch's OpenMP, which the library then shares
     try:
-        return ctypes.CDLL(str(build()))
+        kernels = ctypes.CDLL(str(build()))
     except (OSError, RuntimeError) as error:
         log.warning("Recurrent layers run without native kernels, correct but slower: %s", error)
         return None
+    keep_freed_memory()
+    return kernels
 
 
 def build() -> Path:

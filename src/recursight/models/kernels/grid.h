@@ -81,13 +81,11 @@ struct GridRunner {
             for (int g = 0; g < G; ++g)
                 std::memcpy(bias + (d * G + g) * W, s.bias + (d * G + g) * H, H * sizeof(T));
             const T *x = s.from_input + d * G * H * D, *h = s.from_state + d * G * H * 2 * H;
-            pack<T>(from_input + d * input_size, D, G * W, s.threads, [=, this](long k, long n) {
-                return n % W < H ? x[(n / W * H + n % W) * D + k] : T(0);
-            });
-            for (long side = 0; side < 2; ++side)
-                pack<T>(from_state + (2 * d + side) * state_size, H, G * W, s.threads, [=, this](long k, long n) {
-                    return n % W < H ? h[(n / W * H + n % W) * 2 * H + side * H + k] : T(0);
-                });
+            pack_turned<T>(from_input + d * input_size, x, D, G, H, W, D, s.threads);
+            for (long side = 0; side < 2; ++side) {
+                T* to = from_state + (2 * d + side) * state_size;
+                pack_turned<T>(to, h + side * H, 2 * H, G, H, W, H, s.threads);
+            }
         }
 #pragma omp parallel num_threads(s.threads)
         {
@@ -137,13 +135,11 @@ struct GridRunner {
         Buffer<T> to_input(s.directions * G * W * X), to_state(s.directions * 2 * state_size);
         for (long d = 0; d < s.directions; ++d) {
             const T *x = s.from_input + d * G * H * D, *h = s.from_state + d * G * H * 2 * H;
-            pack<T>(to_input + d * G * W * X, G * W, X, s.threads, [=, this](long k, long n) {
-                return k % W < H && n < D ? x[(k / W * H + k % W) * D + n] : T(0);
-            });
-            for (long side = 0; side < 2; ++side)
-                pack<T>(to_state + (2 * d + side) * state_size, G * W, W, s.threads, [=, this](long k, long n) {
-                    return k % W < H && n < H ? h[(k / W * H + k % W) * 2 * H + side * H + n] : T(0);
-                });
+            pack_straight<T>(to_input + d * G * W * X, x, D, G, H, W, D, s.threads);
+            for (long side = 0; side < 2; ++side) {
+                T* to = to_state + (2 * d + side) * state_size;
+                pack_straight<T>(to, h + side * H, 2 * H, G, H, W, H, s.threads);
+            }
         }
         const long for_x = D * G * W, for_h = H * G * W, size = for_x + 2 * for_h + G * W;
         Buffer<T> totals(s.directions * blocks * size), zeros(std::max(std::max(W, X), s.rows * S * W));

@@ -123,13 +123,33 @@ void outer(long rows, long columns, long depth, const T* a, long as, const T* b,
     }
 }
 
-// Packs element(k, n) of a (depth x columns) operand for `product`; columns are a multiple of PANEL.
-template <class T, class Element>
-void pack(T* to, long depth, long columns, long threads, Element element) {
+// Weights have a row for each hidden unit of each gate, `stride` apart; a gate takes `width` columns or rows, padded from
+// `hidden`. Both fill zeroed memory for `product`.
+//
+// As the right operand (depth x gates*width):
+template <class T>
+void pack_turned(
+    T* to, const T* weights, long stride, long gates, long hidden, long width, long depth, long threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long column = 0; column < gates * width; column += PANEL<T>) {
+        const long gate = column / width, first = column % width, count = std::min(PANEL<T>, hidden - first);
+        const T* from = weights + (gate * hidden + first) * stride;
+        T* panel = to + column * depth;
+        for (long n = 0; n < count; ++n)
+            for (long k = 0; k < depth; ++k) panel[k * PANEL<T> + n] = from[n * stride + k];
+    }
+}
+// As the right operand (gates*width x columns):
+template <class T>
+void pack_straight(
+    T* to, const T* weights, long stride, long gates, long hidden, long width, long columns, long threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long column = 0; column < columns; column += PANEL<T>)
-        for (long k = 0; k < depth; ++k)
-            for (long n = 0; n < PANEL<T>; ++n) to[column * depth + k * PANEL<T> + n] = element(k, column + n);
+        for (long gate = 0; gate < gates; ++gate)
+            for (long unit = 0; unit < hidden; ++unit)
+                copy(
+                    to + (column * gates + gate * PANEL<T>) * width + unit * PANEL<T>,
+                    weights + (gate * hidden + unit) * stride + column, std::min(PANEL<T>, columns - column));
 }
 
 // Adds all parts to the first, in order.

@@ -64,17 +64,13 @@ struct Runner {
     // Weights (gates*hidden x depth) as the right operand (depth x gates*W).
     Buffer<T> turned(const T* weights, long gates, long depth) const {
         Buffer<T> packed(gates * W * depth);
-        pack<T>(packed, depth, gates * W, s.threads, [=, this](long k, long n) {
-            return n % W < H ? weights[(n / W * H + n % W) * depth + k] : T(0);
-        });
+        pack_turned<T>(packed, weights, depth, gates, H, W, depth, s.threads);
         return packed;
     }
     // The same weights as the right operand (gates*W x columns).
     Buffer<T> straight(const T* weights, long gates, long columns, long wide) const {
         Buffer<T> packed(gates * W * wide);
-        pack<T>(packed, gates * W, wide, s.threads, [=, this](long k, long n) {
-            return k % W < H && n < columns ? weights[(k / W * H + k % W) * columns + n] : T(0);
-        });
+        pack_straight<T>(packed, weights, columns, gates, H, W, columns, s.threads);
         return packed;
     }
 
