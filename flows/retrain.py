@@ -78,8 +78,8 @@ def decide(registered: dict[str, Any] | None) -> dict[str, Any] | None:
         except Unreachable as error:
             get_run_logger().warning(str(error))
         else:
-            promoted = answer.promoted
-            registered |= {"alias": "champion" if promoted else "challenger", "reason": answer.reason}
+            promoted = answer.promoted and not answer.repeated
+            registered |= {"alias": "champion" if answer.promoted else "challenger", "reason": answer.reason}
     return registered | {"promoted": promoted}
 
 
