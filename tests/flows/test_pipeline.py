@@ -45,7 +45,7 @@ def runs(workspace: Workspace) -> list[str]:
         """
         import json, mlflow
         mlflow.set_tracking_uri("sqlite:///mlflow.db")
-        found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+        found = mlflow.search_runs(experiment_names=["recursight"], output_format="list")
         rows = [[run.info.run_name, run.info.status, "test_accuracy" in run.data.metrics] for run in found]
         print(json.dumps(sorted(rows)))
         """,
