@@ -1,0 +1,24 @@
+"""params.yaml, typed and validated: every number and name that decides a result.
+
+A wrong file is refused as a whole, each fault with the path of its key and, where a name is unknown, the nearest one
+that exists. Names of scans, layers, stems, readouts and optimizers are checked where they are used, by the tables
+that list them.
+"""
+
+from recursight.params.experiment import Augment, Candidate, Compare, Evaluate, Prepare, Train
+from recursight.params.file import Params, load
+from recursight.params.operation import Gate, Registry, Retrain
+
+__all__ = [
+    "Augment",
+    "Candidate",
+    "Compare",
+    "Evaluate",
+    "Gate",
+    "Params",
+    "Prepare",
+    "Registry",
+    "Retrain",
+    "Train",
+    "load",
+]

@@ -1,0 +1,110 @@
+"""The whole file: read, checked, and refused with a sentence for each fault."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from recursight.errors import InputError, nearest
+from recursight.params.experiment import Candidate, Compare, Evaluate, Prepare, Train
+from recursight.params.operation import Gate, Registry, Retrain
+from recursight.params.section import Name, Section
+
+
+class Params(Section):
+    """The whole file."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    prepare: Prepare = Prepare()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    compare: Compare = Compare()
+    registry: Registry = Registry()
+    gate: Gate = Gate()
+    retrain: Retrain = Retrain()
+    candidates: Annotated[dict[Name, Candidate], Field(min_length=1)]
+
+    @field_validator("seeds")
+    @classmethod
+    def distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("lists a seed twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def overrides_are_valid(self) -> "Params":
+        for name in self.candidates:
+            self.training_of(name)
+        return self
+
+    def candidate(self, name: str) -> Candidate:
+        """Raises InputError for a name that is not listed."""
+        if name not in self.candidates:
+            raise InputError(f"params.yaml: no candidate {name!r}; {nearest(name, self.candidates)}")
+        return self.candidates[name]
+
+    def training_of(self, name: str) -> Train:
+        """The `train` section with the candidate's own keys laid over it."""
+        override = self.candidates[name].train
+        merged = self.train.model_dump() | override
+        if isinstance(override.get("augment"), dict):
+            merged["augment"] = self.train.augment.model_dump() | override["augment"]
+        try:
+            return Train.model_validate(merged)
+        except ValidationError as error:
+            raise InputError(_sentences(error, Train, f"candidates.{name}.train.")) from None
+
+
+def load(path: Path) -> Params:
+    """Reads and checks a params.yaml.
+
+    Raises:
+        InputError: naming every key that is unknown, missing or impossible.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: run from a project folder.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path.name} must be a mapping of sections; it is {type(content).__name__}.")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise InputError(_sentences(error, Params)) from None
+
+
+def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """One sentence a fault, each opening with the path of its key."""
+    lines = []
+    for fault in error.errors():
+        if isinstance(fault.get("ctx", {}).get("error"), InputError):  # already a sentence, from an override
+            lines.append(str(fault["ctx"]["error"]))
+            continue
+        path = [str(part) for part in fault["loc"]]
+        key = prefix + ".".join(path)
+        if fault["type"] == "extra_forbidden":
+            message = f"unknown key; {nearest(path[-1], _fields_at(model, path[:-1]))}"
+        elif fault["type"] == "missing":
+            message = "is missing."
+        elif fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] == "[key]":
+            message = "a candidate's name has lower-case letters, digits, '_' and '-' only, a letter first."
+        else:
+            reason = fault["msg"].removeprefix("Value error, ")
+            message = f"{reason[0].lower()}{reason[1:]} (it is {fault['input']!r})."
+        lines.append(f"params.yaml: {key}: {message}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Names of the keys that are known below a path."""
+    for part in path:
+        if part not in model.model_fields:  # a candidate's name
+            model = Candidate
+            continue
+        annotation = model.model_fields[part].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,79 @@
+"""Sections of params.yaml that decide what becomes of a trained model."""
+
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from pydantic import Field, field_validator
+
+from recursight.errors import nearest
+from recursight.params.section import Fraction, Section
+
+
+class Registry(Section):
+    """Where the winner goes, and what any champion must reach on the test split.
+
+    Attributes:
+        model_name: name of the registered model in MLflow.
+        experiment: name of the MLflow experiment that holds the runs.
+        minimum_accuracy: test accuracy below which nothing becomes champion.
+        minimum_class_recall: the same for the recall of the worst class.
+    """
+
+    model_name: str = "recursight"
+    experiment: str = "recursight"
+    minimum_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
+    minimum_class_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class Gate(Section):
+    """What a challenger must show on the test split to take the champion's place; docs/gate.md has the reasons.
+
+    Attributes:
+        mode: `better`, or `cheaper`: not worse by `margin`, and at least `saving` cheaper.
+        metric: in which it is better, or not worse. Accuracy is tested exactly, the others by paired bootstrap.
+        level: highest chance of promoting a challenger that is no better (in mode cheaper: worse by `margin`).
+        looks: `shared`: the level is for all challengers of one champion together; `single`: for each of them.
+        maximum_recall_loss: by which the recall of any class may fall.
+        margin: of the metric, below which a loss does not count in mode cheaper.
+        cost: what must become cheaper: `parameters`, or `latency` of one image, measured on this machine.
+        saving: share of the cost that must be saved.
+        bootstrap_samples: resamplings behind the test of macro_f1 and log_loss.
+        seed: of the resampling.
+    """
+
+    mode: Literal["better", "cheaper"] = "better"
+    metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"
+    level: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    looks: Literal["shared", "single"] = "shared"
+    maximum_recall_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
+    margin: Fraction = 0.002
+    cost: Literal["parameters", "latency"] = "parameters"
+    saving: Fraction = 0.1
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+    seed: int = 0
+
+
+class Retrain(Section):
+    """When models are trained again without anybody asking. Applied by `recursight up` and `prefect deploy --all`.
+
+    Attributes:
+        schedule: whether the cron is in force; events and people can start a retraining in any case.
+        cron: minute, hour, day of month, month, day of week.
+        timezone: of the cron, by its IANA name.
+        follow_upstream: whether a scheduled retraining first takes new commits of the branch that this one follows;
+            only where nothing is uncommitted and no commit is here alone.
+    """
+
+    schedule: bool = True
+    cron: Annotated[str, Field(pattern=r"^\S+( \S+){4,5}$")] = "0 3 * * *"
+    timezone: str = "UTC"
+    follow_upstream: bool = True
+
+    @field_validator("timezone")
+    @classmethod
+    def is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"is no timezone; {nearest(name, available_timezones())}") from None
+        return name
