@@ -23,6 +23,7 @@ from recursight.operations.services import NAMES, POOL, Service
 from recursight.params import load
 
 START_SECONDS = 180.0  # a first start creates databases; a busy machine takes its time
+SCHEDULER_SECONDS = 3.0  # between a look of Prefect's scheduler at a schedule and its planning of runs, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,23 @@ def _deploy(layout: Layout, anew: bool) -> bool:
         ).returncode
     if code:
         raise InputError(f"`prefect deploy --all` failed:\n{processes.last_lines(processes.log_of(layout, 'deploy'))}")
+    if not load(layout.params).retrain.schedule:
+        _withdraw_planned(layout)
     write_json(applied, wanted)
     return True
+
+
+def _withdraw_planned(layout: Layout) -> None:
+    """Deletes the runs of a schedule that is off, until no more come.
+
+    Prefect deletes them itself, but its scheduler, at work at that moment, may plan an hour's runs once more.
+    """
+    planned = {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < SCHEDULER_SECONDS:
+        if ask_prefect(layout, "/flow_runs/bulk_delete", {"flow_runs": planned}, timeout_seconds=60)["deleted"]:
+            quiet_since = time.monotonic()
+        time.sleep(0.5)
 
 
 def _lock(layout: Layout) -> FileLock:
