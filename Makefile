@@ -56,6 +56,7 @@ lint: setup
 types: setup
 	mypy
 
+# Keras takes part where `pip install -e .[bench]` has put it.
 bench: setup
 	python -m benchmarks
 

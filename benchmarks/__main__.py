@@ -13,6 +13,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -146,14 +147,18 @@ def markdown(table: list[dict[str, object]], account: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def own_keras() -> Path | None:
+    """This Python, where `pip install .[bench]` has given it Keras."""
+    return Path(sys.executable) if find_spec("keras") and find_spec("tensorflow") else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", default=list(CASES), help="default: all")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--keras", type=Path, help="a Python that has Keras and TensorFlow; without it, no Keras")
+    parser.add_argument("--keras", type=Path, default=own_keras(), help="a Python that has Keras; default: this one")
     arguments = parser.parse_args()
-    table: list[dict[str, object]] = []
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
@@ -166,15 +171,13 @@ def main() -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     recorded = RESULTS / "cpu.json"
-    before = json.loads(recorded.read_text())["rows"] if recorded.is_file() else []
-    again = {(name, threads) for name in arguments.cases for threads in arguments.threads}
-    table += [row for row in before if (row["case"], row["threads"]) not in again]
+    table = json.loads(recorded.read_text())["rows"] if recorded.is_file() else []
     for name in arguments.cases:
         for threads in arguments.threads:
-            table += measure(name, threads, arguments.rounds, arguments.keras)
-            print(
-                *(f"{row['contender']} {row['ours_to_this']:.2f}" for row in table if row["case"] == name), flush=True
-            )
+            measured = measure(name, threads, arguments.rounds, arguments.keras)
+            print(*(f"{row['contender']} {row['ours_to_this']:.2f}" for row in measured), flush=True)
+            table = [row for row in table if (row["case"], row["threads"]) != (name, threads)] + measured
+            table.sort(key=lambda row: (list(CASES).index(row["case"]), row["threads"]))  # stable: ours stays first
             account["load"] = f"{os.getloadavg()[0]:.1f} at the end"
             (RESULTS / "cpu.md").write_text(markdown(table, account), encoding="utf-8")
             recorded.write_text(json.dumps({**account, "rows": table}, indent=2) + "\n", encoding="utf-8")
