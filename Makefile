@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down test test-platform lint types bench lock embedded clean
+.PHONY: help setup demo up down test lint types bench lock embedded clean
 help:
 	@echo "make demo    set up, fetch the digits, run the whole workflow"
 	@echo "make test    set up, then lint, type check and test"
@@ -42,11 +42,7 @@ down:
 	@test ! -x $(BIN)/recursight || recursight down
 
 test: setup lint types
-	pytest -n 2 --dist loadgroup -m "not platform"
-
-# Servers, a worker and schedules, watched by the clock: beside other tests they come too late now and then.
-test-platform: setup
-	pytest -m platform
+	pytest -n 2 --dist loadgroup
 
 lint: setup
 	ruff check

@@ -34,6 +34,7 @@ class Workspace:
         self.environment = {
             "PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(folder),
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),  # kernels are built once
             "PYTHONPATH": str(self.root / "src"),
             "PREFECT_HOME": str(folder / "prefect"),
             "GIT_CONFIG_GLOBAL": os.devnull,
