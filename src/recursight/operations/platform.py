@@ -23,7 +23,7 @@ from recursight.operations.services import NAMES, POOL, Service
 from recursight.params import load
 
 START_SECONDS = 180.0  # a first start creates databases; a busy machine takes its time
-SCHEDULER_SECONDS = 3.0  # between a look of Prefect's scheduler at a schedule and its planning of runs, on a busy machine
+SCHEDULER_SECONDS = 3.0  # from the scheduler's look at a schedule to the runs that it plans, on a busy machine
 
 
 @dataclass(frozen=True)

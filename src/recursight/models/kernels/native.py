@@ -98,10 +98,6 @@ def _rows(batch: int) -> int:
     return 32 if batch >= 128 else 16 if batch >= 64 else 8
 
 
-def _pointers(**tensors: Tensor | None) -> dict[str, int | None]:
-    return {name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()}
-
-
 def _saved(cell: str, like: Tensor, steps: int, hidden: int) -> Tensor:
     """What a cell keeps for the way back, for blocks of full size."""
     kernels = _kernels()
@@ -111,8 +107,18 @@ def _saved(cell: str, like: Tensor, steps: int, hidden: int) -> Tensor:
     return like.new_empty(blocks * _rows(batch) * steps * getattr(kernels, f"{cell}_saved")() * width)
 
 
-def _call(cell: str, way: str, dtype: torch.dtype, work: ctypes.Structure) -> None:
-    getattr(_kernels(), f"{cell}_{SUFFIX[dtype]}_{way}")(ctypes.byref(work))
+def _call(
+    kernel: str,
+    way: str,
+    dtype: torch.dtype,
+    work: type[ctypes.Structure],
+    sizes: tuple[int, ...],
+    **tensors: Tensor | None,
+) -> None:
+    """Runs a kernel on tensors in C order; the structure's fields bear the same names."""
+    pointers = {name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()}
+    described = work(*sizes, torch.get_num_threads(), **pointers)
+    getattr(_kernels(), f"{kernel}_{SUFFIX[dtype]}_{way}")(ctypes.byref(described))
 
 
 def _kernels() -> ctypes.CDLL:
@@ -142,20 +148,20 @@ class _Sequence(torch.autograd.Function):
         states = inputs.new_empty(batch, steps, outputs * hidden)
         saved = _saved(cell, inputs, steps, hidden) if any(ctx.needs_input_grad) else None
         ctx.sizes = (batch, steps, features, hidden, _rows(batch))
-        work = _SequenceWork(
-            *ctx.sizes,
-            torch.get_num_threads(),
-            **_pointers(
-                inputs=inputs,
-                from_input=from_input,
-                bias=bias,
-                from_state=from_state,
-                vectors=vectors,
-                outputs=states,
-                saved=saved,
-            ),
+        _call(
+            cell,
+            "forward",
+            inputs.dtype,
+            _SequenceWork,
+            ctx.sizes,
+            inputs=inputs,
+            from_input=from_input,
+            bias=bias,
+            from_state=from_state,
+            vectors=vectors,
+            outputs=states,
+            saved=saved,
         )
-        _call(cell, "forward", inputs.dtype, work)
         ctx.cell = cell
         ctx.save_for_backward(inputs, from_input, bias, from_state, vectors, states, saved)
         return states
@@ -170,26 +176,26 @@ class _Sequence(torch.autograd.Function):
             None if weights is None else torch.empty_like(weights)
             for weights in (from_input, bias, from_state, vectors)
         ]
-        work = _SequenceWork(
-            *ctx.sizes,
-            torch.get_num_threads(),
-            **_pointers(
-                inputs=inputs,
-                from_input=from_input,
-                bias=bias,
-                from_state=from_state,
-                vectors=vectors,
-                outputs=states,
-                saved=saved,
-                grad_outputs=gradient,
-                grad_inputs=for_inputs,
-                grad_from_input=gradients[0],
-                grad_bias=gradients[1],
-                grad_from_state=gradients[2],
-                grad_vectors=gradients[3],
-            ),
+        _call(
+            ctx.cell,
+            "backward",
+            inputs.dtype,
+            _SequenceWork,
+            ctx.sizes,
+            inputs=inputs,
+            from_input=from_input,
+            bias=bias,
+            from_state=from_state,
+            vectors=vectors,
+            outputs=states,
+            saved=saved,
+            grad_outputs=gradient,
+            grad_inputs=for_inputs,
+            grad_from_input=gradients[0],
+            grad_bias=gradients[1],
+            grad_from_state=gradients[2],
+            grad_vectors=gradients[3],
         )
-        _call(ctx.cell, "backward", inputs.dtype, work)
         return None, None, None, for_inputs, *gradients
 
 
@@ -203,19 +209,19 @@ class _Grid(torch.autograd.Function):
         states = inputs.new_empty(batch, height, width, directions * hidden)
         saved = _saved(cell, inputs, directions * height * width, hidden) if any(ctx.needs_input_grad) else None
         ctx.sizes = (batch, height, width, features, hidden, directions, _rows(batch))
-        work = _GridWork(
-            *ctx.sizes,
-            torch.get_num_threads(),
-            **_pointers(
-                inputs=inputs,
-                from_input=from_input,
-                bias=bias,
-                from_state=from_state,
-                outputs=states,
-                saved=saved,
-            ),
+        _call(
+            cell,
+            "forward",
+            inputs.dtype,
+            _GridWork,
+            ctx.sizes,
+            inputs=inputs,
+            from_input=from_input,
+            bias=bias,
+            from_state=from_state,
+            outputs=states,
+            saved=saved,
         )
-        _call(cell, "forward", inputs.dtype, work)
         ctx.cell = cell
         ctx.save_for_backward(inputs, from_input, bias, from_state, saved)
         return states
@@ -229,21 +235,21 @@ class _Grid(torch.autograd.Function):
         # Each direction has a part of its own, so that directions can run at the same time.
         for_inputs = inputs.new_empty(directions, *inputs.shape) if ctx.needs_input_grad[1] else None
         gradients = [torch.empty_like(weights) for weights in (from_input, bias, from_state)]
-        work = _GridWork(
-            *ctx.sizes,
-            torch.get_num_threads(),
-            **_pointers(
-                inputs=inputs,
-                from_input=from_input,
-                bias=bias,
-                from_state=from_state,
-                saved=saved,
-                grad_outputs=gradient,
-                grad_inputs=for_inputs,
-                grad_from_input=gradients[0],
-                grad_bias=gradients[1],
-                grad_from_state=gradients[2],
-            ),
+        _call(
+            ctx.cell,
+            "backward",
+            inputs.dtype,
+            _GridWork,
+            ctx.sizes,
+            inputs=inputs,
+            from_input=from_input,
+            bias=bias,
+            from_state=from_state,
+            saved=saved,
+            grad_outputs=gradient,
+            grad_inputs=for_inputs,
+            grad_from_input=gradients[0],
+            grad_bias=gradients[1],
+            grad_from_state=gradients[2],
         )
-        _call(ctx.cell, "backward", inputs.dtype, work)
         return None, None if for_inputs is None else for_inputs.sum(dim=0), *gradients
