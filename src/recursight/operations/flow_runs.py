@@ -47,15 +47,20 @@ class Prefect:
         login, key = os.environ.get("PREFECT_API_AUTH_STRING", ""), os.environ.get("PREFECT_API_KEY", "")
         return cls(url.rstrip("/"), login, key, timeout_seconds) if url else None
 
-    def ask(self, path: str, body: Any = None, method: str = "POST") -> Any:
-        """The answer; raises OSError if there is no good one."""
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of each request."""
         headers = {"Content-Type": "application/json"}
         if self.login:
             headers["Authorization"] = f"Basic {base64.b64encode(self.login.encode()).decode()}"
         elif self.key:
             headers["Authorization"] = f"Bearer {self.key}"
+        return headers
+
+    def ask(self, path: str, body: Any = None, method: str = "POST") -> Any:
+        """The answer; raises OSError if there is no good one."""
         content = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", content, headers, method=method)
+        request = urllib.request.Request(f"{self.url}{path}", content, self.headers, method=method)
         with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:
             text = answer.read()
         return json.loads(text) if text else None

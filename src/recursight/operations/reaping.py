@@ -21,6 +21,7 @@ from recursight.layout import Layout
 from recursight.operations import flow_runs, owners, processes
 from recursight.operations.flow_runs import Prefect
 from recursight.params import load
+from recursight.tracking.connection import PATIENT
 
 GRACE_SECONDS = (3.0,)  # for an orphan between SIGTERM and SIGKILL
 DEPTH = 3  # of folders below artifacts/ and .recursight/ in which targets lie
@@ -93,7 +94,7 @@ def runs_of_flows(layout: Layout, prefect: Prefect, clear: bool) -> list[Dead]:
     return dead
 
 
-def mlflow_runs(layout: Layout, clear: bool) -> list[Dead]:
+def mlflow_runs(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> list[Dead]:
     """Trainings that MLflow shows as running.
 
     Raises:
@@ -101,7 +102,7 @@ def mlflow_runs(layout: Layout, clear: bool) -> list[Dead]:
     """
     from recursight.tracking import connect, runs
 
-    client = connect(layout)
+    client = connect(layout, http)
     experiment = client.get_experiment_by_name(load(layout.params).registry.experiment)
     dead = runs.dead_runs(client, experiment.experiment_id) if experiment else []
     if clear:
@@ -110,7 +111,7 @@ def mlflow_runs(layout: Layout, clear: bool) -> list[Dead]:
     return [Dead("MLflow run", f"{run.info.run_name} ({run.info.run_id[:8]})") for run in dead]
 
 
-def decisions(layout: Layout, clear: bool) -> list[Dead]:
+def decisions(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> list[Dead]:
     """Decisions on the champion that were written, and not carried out.
 
     Raises:
@@ -120,7 +121,7 @@ def decisions(layout: Layout, clear: bool) -> list[Dead]:
     from recursight.registry.promote import alias_lock
     from recursight.tracking import connect
 
-    name, client = load(layout.params).registry.model_name, connect(layout)
+    name, client = load(layout.params).registry.model_name, connect(layout, http)
     dead = [Dead("decision", str(run.info.run_name)) for run in unsettled(client, name)]
     if clear and dead:
         with alias_lock(layout):
