@@ -20,6 +20,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from recursight.errors import InputError
 from recursight.files import read_json
 from recursight.layout import Layout
+from recursight.operations import reaping
 from recursight.params import Params, load
 from recursight.stages.board import Board
 from recursight.stages.reproduce import StageFailed, StageRefused, changed, end_all, graph, reproduce
@@ -68,11 +69,13 @@ def run_stage(stage: str, has_changed: bool, timeout_seconds: float, board: Boar
 
 @task(persist_result=False)
 def open_store() -> None:
-    """Creates the tracking store where there is none, while the first stages run."""
+    """Creates the tracking store where there is none, and ends what the dead began in it; beside the first stages."""
     from recursight.tracking import Unreachable, ensure_store
 
+    layout = Layout.find()
     with suppress(Unreachable):  # said at the end, by those who have something to send
-        ensure_store(Layout.find())
+        ensure_store(layout)
+        _tell(reaping.mlflow_runs(layout, clear=True) + reaping.decisions(layout, clear=True))
 
 
 @task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=may_pass, persist_result=False)
@@ -113,6 +116,7 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
         raise InputError(
             "data/ is missing: get it with `dvc pull data.dvc`, or bring images: `recursight data import`."
         )
+    _tell(reaping.begin(layout))
     stages = graph(layout.root)
     todo = changed(layout.root, stages)
     if todo:
@@ -126,12 +130,20 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
         with Board(silent="RECURSIGHT_BOARD" not in os.environ) as board:
             board.width = max(map(len, stages))
             _run_all(stages, todo, jobs or jobs_for(params), stage_timeout_seconds, board)
+    except (StageRefused, StageFailed):
+        track(return_state=True)  # the stages that ended well are not told of otherwise
+        raise
     finally:
         end_all()
     _show(layout)
     opening.wait()
     track()
     return Outcome(ran=[stage for stage in stages if stage in todo], registered=register_winner())
+
+
+def _tell(dead: list[reaping.Dead]) -> None:
+    for each in dead:
+        get_run_logger().warning("cleared away what a killed process left: %s %s", each.kind, each.what)
 
 
 def jobs_for(params: Params) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from filelock import FileLock, Timeout
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
@@ -17,6 +17,7 @@ from prefect.states import Completed
 from flows.pipeline import DAY_SECONDS, pipeline, run_stage
 from recursight.errors import InputError
 from recursight.layout import Layout
+from recursight.operations import reaping
 from recursight.stages.sources import Sources, causes, settle_data
 
 MOST_ROUNDS = 3  # of data that changes while it is trained on
@@ -87,6 +88,7 @@ def decide(registered: dict[str, Any] | None) -> dict[str, Any] | None:
 def retrain() -> State[Retraining]:
     """Trains again if data, code or parameters have changed; the gate decides what becomes of the result."""
     layout = Layout.find()
+    reaping.begin(layout)
     lock = layout.lock("retrain")
     lock.parent.mkdir(parents=True, exist_ok=True)
     alone = FileLock(lock)
@@ -95,7 +97,8 @@ def retrain() -> State[Retraining]:
     except Timeout:
         raise InputError("another retraining is under way in this project; wait for it to end.") from None
     try:
-        done = _retrain(layout)
+        with tags(reaping.own_tag(layout)):  # for the pipeline's run
+            done = _retrain(layout)
     finally:
         alone.release()
     return Completed(name="Retrained" if done.changed else "Unchanged", message=done.sentence, data=done)

@@ -66,11 +66,15 @@ def logins(layout: Layout) -> dict[str, str]:
 def settings(layout: Layout) -> dict[str, str]:
     """The environment variables by which clients find the servers that run; empty if none does."""
     found: dict[str, str] = {}
+    try:
+        login = logins(layout)
+    except (OSError, ValueError, TypeError):  # lost or broken: `recursight doctor` tells of it
+        return found
     prefect, mlflow = running(layout, "prefect"), running(layout, "mlflow")
     if prefect and prefect.url and prefect.lives:
-        found |= {"PREFECT_API_URL": f"{prefect.url}/api", "PREFECT_API_AUTH_STRING": logins(layout)["prefect"]}
+        found |= {"PREFECT_API_URL": f"{prefect.url}/api", "PREFECT_API_AUTH_STRING": login["prefect"]}
     if mlflow and mlflow.url and mlflow.lives:
-        user, _, password = logins(layout)["mlflow"].partition(":")
+        user, _, password = login["mlflow"].partition(":")
         found |= {"MLFLOW_TRACKING_URI": mlflow.url}
         found |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
     return found

@@ -1,14 +1,20 @@
 """Writing that is whole or absent: to a temporary name beside the target, then renamed."""
 
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+STAGING = re.compile(
+    r"\.(?P<name>.+)\.(?P<pid>\d+)\.[a-z0-9_]{8}"
+)  # a target's name, a process, and tempfile's letters
 
 
 @contextmanager
@@ -32,20 +38,45 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def _sweep(target: Path) -> None:
-    """Ends what a killed process began: its old folder goes back if nothing took its place."""
-    for staging in target.parent.glob(f".{target.name}.*.*"):
-        pid = staging.name.removeprefix(f".{target.name}.").partition(".")[0]
-        if not pid.isdigit() or _runs(int(pid)):
-            continue
+    """Ends what killed processes began at a target."""
+    for staging in list(left_behind(target.parent, target.name)):
+        put_right(staging)
+
+
+def left_behind(folder: Path, name: str | None = None) -> Iterator[Path]:
+    """What `replacing` began in a folder, in processes that are gone.
+
+    Args:
+        folder: in which targets lie.
+        name: of one target; by default, of any.
+    """
+    for staging in folder.glob(f".{glob.escape(name)}.*" if name else ".*"):
+        parts = STAGING.fullmatch(staging.name)
+        if parts and name in (None, parts["name"]) and not _may_live(int(parts["pid"]), staging):
+            yield staging
+
+
+def put_right(staging: Path) -> None:
+    """Removes what a process left; the old folder goes back if nothing took its place."""
+    parts = STAGING.fullmatch(staging.name)
+    assert parts
+    target = staging.parent / parts["name"]
+    with suppress(FileNotFoundError):  # somebody else was faster
         if (staging / "replaced").exists() and not target.exists():
             (staging / "replaced").replace(target)
-        shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(staging, ignore_errors=True)
 
 
-def _runs(pid: int) -> bool:
+def _may_live(pid: int, staging: Path) -> bool:
+    """Whether the process that made a file may still live; one that is younger than the file has only its number."""
     import psutil  # only where something was left
 
-    return bool(psutil.pid_exists(pid))
+    try:
+        return bool(psutil.Process(pid).create_time() <= staging.stat().st_ctime + 1)
+    except psutil.AccessDenied:
+        return True
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
 
 
 def write_text(target: Path, text: str) -> None:

@@ -60,6 +60,7 @@ def pipeline(
 @contextmanager
 def flows_at_a_terminal(layout: "Layout") -> Iterator[None]:
     """For running a flow of the project: Prefect is quiet, and a stage that fails ends the command with sentences."""
+    from recursight.operations import reaping
     from recursight.params import load
     from recursight.stages.reproduce import StageFailed
 
@@ -67,8 +68,12 @@ def flows_at_a_terminal(layout: "Layout") -> Iterator[None]:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     sys.path.insert(0, str(layout.root))
+    reaping.on_this_machine(layout, clear=True)  # a temporary server that lost its flow would be in the way of ours
+    from prefect import tags
+
     try:
-        yield
+        with tags(reaping.own_tag(layout)):
+            yield
     except StageFailed as failure:
         for line in str(failure).splitlines():
             typer.secho(f"recursight: {line}", err=True, fg="red")

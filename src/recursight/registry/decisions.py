@@ -107,12 +107,8 @@ def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
     Returns:
         The decisions that were completed.
     """
-    experiment = client.get_experiment_by_name(experiment_name(name))
-    if experiment is None:
-        return []
-    runs = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
     done = []
-    for run in sorted((run for run in runs if is_dead(run)), key=lambda run: run.info.start_time):
+    for run in unsettled(client, name):
         decision = _read(run)
         champion = version_with(client, name, CHAMPION)
         if decision and decision.promoted and decision.champion == (int(champion.version) if champion else None):
@@ -120,6 +116,15 @@ def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
         client.set_terminated(run.info.run_id, "FINISHED")
         done += [decision] if decision else []
     return done
+
+
+def unsettled(client: "MlflowClient", name: str) -> "list[Run]":
+    """Decisions that were written but not carried out before their process was gone, oldest first."""
+    experiment = client.get_experiment_by_name(experiment_name(name))
+    if experiment is None:
+        return []
+    runs = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    return sorted((run for run in runs if is_dead(run)), key=lambda run: run.info.start_time)
 
 
 def history(client: "MlflowClient", name: str, most: int | None = None) -> list[Decision]:

@@ -47,6 +47,7 @@ def alone(lock_path: Path) -> Iterator[None]:
         holder.write_text(str(os.getpid()))
         yield
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 

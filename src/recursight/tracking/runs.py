@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,25 @@ class Owner:
     def process(cls, root: Path, pid: int | None = None) -> "Owner":
         pid = pid or os.getpid()
         return cls(socket.gethostname(), pid, psutil.Process(pid).create_time(), str(root))
+
+    @classmethod
+    def of_tags(cls, tags: Mapping[str, str]) -> "Owner | None":
+        """The process that a run's tags name; None if they name none."""
+        if PID not in tags:
+            return None
+        return cls(tags.get(HOST, ""), int(tags[PID]), float(tags[STARTED]), tags.get(ROOT, ""))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has surely ended; unknown, as on another machine, is not gone."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < 1
+            return not same or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
     @property
     def tags(self) -> dict[str, str]:
@@ -111,21 +131,19 @@ def adopt_run(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None
 
 def reap(client: "MlflowClient", experiment: str) -> list[str]:
     """Ends the runs of this machine whose process is gone, as KILLED; returns their ids."""
-    condition = f"tags.`{HOST}` = '{socket.gethostname()}' and attributes.status = 'RUNNING'"
-    dead = [run.info.run_id for run in client.search_runs([experiment], condition) if is_dead(run)]
+    dead = [run.info.run_id for run in dead_runs(client, experiment)]
     for run_id in dead:
         client.set_terminated(run_id, "KILLED")
     return dead
 
 
+def dead_runs(client: "MlflowClient", experiment: str) -> "list[Run]":
+    """Runs of this machine that count as running although their process is gone."""
+    condition = f"tags.`{HOST}` = '{socket.gethostname()}' and attributes.status = 'RUNNING'"
+    return [run for run in client.search_runs([experiment], condition) if is_dead(run)]
+
+
 def is_dead(run: "Run") -> bool:
     """Whether the process that owned the run is surely gone; unknown, as on another machine, is not dead."""
-    tags = run.data.tags
-    if tags.get(HOST) != socket.gethostname() or PID not in tags:
-        return False
-    try:
-        process = psutil.Process(int(tags[PID]))
-        same = abs(process.create_time() - float(tags[STARTED])) < 1
-        return not same or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    owner = Owner.of_tags(run.data.tags)
+    return owner is not None and owner.is_gone

@@ -1,0 +1,77 @@
+"""The command that says what is wrong, and how to mend it."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recursight.cli.pipeline import PREFECT_DEFAULTS
+
+if TYPE_CHECKING:
+    from recursight.operations.doctor import Finding
+
+PANEL = "Operation"
+COLOURS = {"ok": "green", "note": "yellow", "mend": "bold red"}
+INDENT = 16
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(rich_help_panel=PANEL)(doctor)
+
+
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="First clear away what killed processes left: runs, processes, files.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Examine everything: versions, device, data, remote, servers, disk, what killed processes left.
+
+    Under each finding stands the command that mends it. Exit status 1 if something needs mending.
+
+    Example: [bold]recursight doctor --fix[/]
+    """
+    from recursight.errors import InputError
+    from recursight.layout import Layout
+    from recursight.operations import doctor as surgery
+
+    try:
+        layout = Layout.find()
+    except InputError:
+        layout = None
+    if fix and layout:
+        for name, value in PREFECT_DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        dead, refused = surgery.clear(layout)
+        for each in dead:
+            typer.echo(f"cleared away: {each.kind} {each.what}", err=as_json)
+        for sentence in refused:
+            typer.echo(f"recursight: {sentence}", err=True)
+    found = surgery.examine(layout)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        _print(found)
+    raise typer.Exit(int(any(finding.state == "mend" for finding in found)))
+
+
+def _print(found: "list[Finding]") -> None:
+    """A line each, wrapped where the terminal is narrow; commands are never wrapped, so that they can be copied."""
+    import textwrap
+
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for finding in found:
+        first, *rest = textwrap.wrap(finding.what, max(20, console.width - INDENT), break_on_hyphens=False) or [""]
+        line = Text(f"{finding.state:<6}", COLOURS[finding.state]) + Text(f"{finding.area:<10}{first}", "default")
+        for text in (line, *(Text(" " * INDENT + each) for each in rest)):
+            console.print(text, soft_wrap=True)
+        for command in finding.commands:
+            console.print(Text(f"{' ' * INDENT}$ ") + Text(command, "bold"), soft_wrap=True)
+    count = sum(finding.state == "mend" for finding in found)
+    console.print(f"\n{count} to mend." if count else "\nNothing needs mending.")

@@ -1,0 +1,82 @@
+"""All checks, side by side. What imports much, or may hang, runs in a process of its own, which can be ended."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+from recursight.errors import InputError
+from recursight.layout import Layout
+from recursight.operations.doctor import dead, project, services, software
+from recursight.operations.doctor.finding import Finding
+
+LIMIT_SECONDS = 60.0  # of one check; a busy machine takes its time
+CHECKS: dict[str, Callable[[Any], Iterator[Finding]]] = {
+    "versions": software.versions,
+    "device": software.device,
+    "params": project.params,
+    "git": project.git,
+    "data": project.data,
+    "remote": project.remote,
+    "disk": project.disk,
+    "logins": services.logins,
+    "servers": services.servers,
+    "worker": services.worker,
+    "dead": dead.left,
+    "dead in MLflow": dead.left_in_mlflow,
+}
+WITHOUT_PROJECT = ("versions", "device")
+APART = ("device", "data", "remote", "dead in MLflow")  # they import torch, DVC or MLflow
+
+
+def examine(layout: Layout | None, limit_seconds: float = LIMIT_SECONDS) -> list[Finding]:
+    """Everything that can be found out, in an order that people read; nothing that is broken can make it fail.
+
+    Args:
+        layout: of the project; None outside of one.
+        limit_seconds: after which a check is given up.
+    """
+    names = list(CHECKS) if layout else list(WITHOUT_PROJECT)
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = {name: pool.submit(_apart if name in APART else _here, name, layout, limit_seconds) for name in names}
+        found = [finding for answer in answers.values() for finding in answer.result()]
+    if layout is None:
+        found.append(Finding("project", "mend", "no params.yaml and dvc.yaml here or above: change into a project"))
+    elif not any(finding.area == "dead" for finding in found):
+        found.append(Finding("dead", "ok", "killed processes left nothing"))
+    return found
+
+
+def _here(name: str, layout: Layout | None, limit_seconds: float) -> list[Finding]:
+    try:
+        return list(CHECKS[name](layout))
+    except Exception as error:  # whatever is broken, the other checks have their say
+        return [Finding(name, "mend", f"this check failed: {type(error).__name__}: {error}")]
+
+
+def _apart(name: str, layout: Layout | None, limit_seconds: float) -> list[Finding]:
+    command = [sys.executable, "-m", "recursight.operations.doctor", name]
+    root = layout.root if layout else None
+    try:
+        told = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=limit_seconds, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return [Finding(name, "mend", f"no answer in {limit_seconds:.0f} s")]
+    try:
+        return [Finding(**finding) for finding in json.loads(told.stdout.splitlines()[-1])]
+    except (IndexError, ValueError, TypeError):
+        last = next(iter(reversed(told.stderr.strip().splitlines())), f"exit status {told.returncode}")
+        return [Finding(name, "mend", f"this check failed: {last}", software.install(layout))]
+
+
+def main() -> None:
+    """One check in this process; what it finds, as one line of JSON."""
+    try:
+        layout = Layout.find()
+    except InputError:
+        layout = None
+    print(json.dumps([asdict(finding) for finding in _here(sys.argv[1], layout, LIMIT_SECONDS)]))

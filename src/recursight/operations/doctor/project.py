@@ -1,0 +1,157 @@
+"""The project: params.yaml, git, data/, stages, DVC's remote, the disk."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recursight.data.versions import EMBEDDED
+from recursight.errors import InputError
+from recursight.layout import Layout
+from recursight.operations.doctor.finding import Finding, some
+from recursight.operations.doctor.software import edit
+from recursight.params import load
+
+LEAST_FREE_BYTES = 2**30
+WRITTEN_BY_DVC = ("dvc.lock", "data.dvc")
+DECLARED = (*WRITTEN_BY_DVC, "dvc.yaml", "params.yaml")
+
+
+def params(layout: Layout) -> Iterator[Finding]:
+    try:
+        count = len(load(layout.params).candidates)
+    except (InputError, UnicodeDecodeError) as error:
+        for line in str(error).splitlines():
+            yield Finding("params", "mend", line, (edit(layout),))
+        return
+    yield Finding("params", "ok", f"params.yaml is valid: {count} candidates")
+
+
+def git(layout: Layout) -> Iterator[Finding]:
+    """Whether results can be told by their commit."""
+    if not shutil.which("git"):
+        yield Finding("git", "note", "git is not installed: results are tied to no commit")
+        return
+    told = _run(layout, "git", "status", "--porcelain", "--", *DECLARED)
+    if told.returncode:
+        begin = ("git init", "git add .", 'git commit -m "As it is"')
+        yield Finding("git", "note", "the project is not in git: results are tied to no commit", begin)
+        return
+    changed = [line[3:] for line in told.stdout.splitlines()]
+    if changed:
+        commit = (f"git add {' '.join(changed)}", 'git commit -m "New data, parameters or results"')
+        yield Finding("git", "note", f"not committed: {', '.join(changed)}", commit)
+    else:
+        yield Finding("git", "ok", "data.dvc, dvc.lock, params.yaml and dvc.yaml are committed")
+
+
+def data(layout: Layout) -> Iterator[Finding]:
+    """data/ against data.dvc, and the stages against what they read. Asks DVC."""
+    if not layout.data.exists():
+        how = ("dvc pull data.dvc",) if layout.data_dvc.exists() else ("recursight data import digits",)
+        yield Finding("data", "mend", "data/ is missing", how)
+    elif not layout.data_dvc.exists():
+        yield Finding("data", "mend", "data/ is pinned by no data.dvc", ("dvc add data",))
+    told = _run(layout, sys.executable, "-m", "dvc", "status", "--json")
+    if told.returncode:
+        said = " ".join(told.stderr.removeprefix("ERROR: ").split())
+        yield Finding("data", "mend", f"DVC cannot tell what has changed: {said}", _for_dvc(layout, told.stderr))
+        return
+    changes: dict[str, Any] = json.loads(told.stdout)
+    pinned = changes.pop("data.dvc", None)
+    if layout.data.exists() and layout.data_dvc.exists():
+        yield _agreement(str(pinned)) if pinned else Finding("data", "ok", "data/ is what data.dvc pins")
+    stages = [name for name in changes if not name.endswith(".dvc")]
+    if stages:
+        what = "the store and what follows" if "prepare" in stages else f"{len(stages)} stages ({some(stages)})"
+        yield Finding("stages", "note", f"not up to date: {what}", ("recursight pipeline",))
+    else:
+        yield Finding("stages", "ok", "the store and all that follows are up to date")
+
+
+def remote(layout: Layout) -> Iterator[Finding]:
+    """DVC's default remote, and whether it answers. Asks DVC, and the network."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    own = "dvc remote add --default storage ~/recursight-storage"
+    try:
+        with Repo(str(layout.root)) as repo:
+            name = repo.config["core"].get("remote")
+            if not name:
+                yield Finding("remote", "note", "DVC has no default remote: nothing can be pushed", (own,))
+                return
+            url = repo.config["remote"][name]["url"]
+            store = repo.cloud.get_remote(name=name)
+            reached = store.fs.exists(store.path)
+            local = store.fs.protocol == "local"
+    except (DvcException, OSError, KeyError, ValueError, ImportError) as error:
+        yield Finding("remote", "mend", f"DVC's remote cannot be reached: {_first(error)}", ("dvc remote list",))
+        return
+    if local and not reached and name != EMBEDDED:
+        yield Finding("remote", "note", f"{name} ({url}) has nothing yet", ("dvc push --run-cache",))
+    elif name == EMBEDDED:
+        what = f"{EMBEDDED}/ is for pulling only: data and results of your own are kept nowhere else"
+        yield Finding("remote", "note", what, (own, "dvc push --run-cache"))
+    else:
+        yield Finding("remote", "ok", f"{name} ({url}) answers")
+
+
+def disk(layout: Layout) -> Iterator[Finding]:
+    """Free space against what the project takes: a run may write all of it anew."""
+    taken = sum(map(_size, (layout.artifacts, layout.root / ".dvc" / "cache")))
+    free = shutil.disk_usage(layout.root).free
+    what = f"{_gigabytes(free)} free; artifacts/ and DVC's cache take {_gigabytes(taken)}"
+    if free < max(taken, LEAST_FREE_BYTES):
+        yield Finding("disk", "mend", f"{what}, and a run may write as much again", ("dvc gc --workspace",))
+    else:
+        yield Finding("disk", "ok", what)
+
+
+def _agreement(change: str) -> Finding:
+    if "not in cache" in change:
+        return Finding("data", "mend", "data/ is right, but DVC's cache lacks it", ("dvc commit --force data.dvc",))
+    what = (
+        "data/ is not what data.dvc pins: pin what lies there, or (`dvc checkout --force data.dvc`) take back the pin"
+    )
+    return Finding("data", "mend", what, ("dvc add data",))
+
+
+def _for_dvc(layout: Layout, said: str) -> tuple[str, ...]:
+    if not (layout.root / ".dvc").is_dir():
+        return ("dvc init",) if (layout.root / ".git").exists() else ("dvc init --no-scm",)
+    if "git" in said.lower() and not (layout.root / ".git").exists():
+        return ("git init",)
+    broken = next((name for name in DECLARED if _is_broken(layout, name)), "dvc.yaml")
+    return (f"git checkout -- {broken}",) if broken in WRITTEN_BY_DVC else (f"${{EDITOR:-vi}} {broken}",)
+
+
+def _is_broken(layout: Layout, name: str) -> bool:
+    try:
+        yaml.safe_load((layout.root / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return True
+    return False
+
+
+def _run(layout: Layout, *command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, cwd=layout.root, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def _first(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
