@@ -51,8 +51,12 @@ def process(script: str, layout: Layout, **environment: str) -> Iterator["subpro
 
 
 def kill(started: "subprocess.Popen[str]") -> None:
+    """SIGKILL; what it started may go on."""
     started.kill()
-    started.communicate()
+    started.wait()
+    for pipe in (started.stdin, started.stdout):
+        if pipe:
+            pipe.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -67,7 +71,8 @@ FLOW = """
     from recursight.layout import Layout
     from recursight.operations import owners
     owners.enlist(Layout.find())
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     print(child.pid, flush=True)
     sys.stdin.read()
     child.kill()
@@ -130,8 +135,10 @@ HALF_DONE = """
     from pathlib import Path
     from recursight import access
     from recursight.files import replacing
-    for name in ("artifacts/candidates/gru", ".recursight/tracking/pending/0123"):
-        replacing(Path(name)).__enter__().mkdir()
+    names = ("artifacts/candidates/gru", ".recursight/tracking/pending/0123")
+    begun = [replacing(Path(name)) for name in names]
+    for each in begun:
+        each.__enter__().mkdir()
     Path.replace = lambda *_: None  # it comes to its end before the secret has its name
     access.write_secret(Path("prefect.toml"), "password")
     print("half done", flush=True)
@@ -159,8 +166,8 @@ def test_a_folder_that_was_moved_aside_comes_back(layout: Layout) -> None:
         from pathlib import Path
         from recursight.files import replacing
         target = Path("artifacts/candidates/gru")
-        staging = replacing(target).__enter__()
-        target.replace(staging.parent / "replaced")
+        begun = replacing(target)
+        target.replace(begun.__enter__().parent / "replaced")
         print(1, flush=True)
         sys.stdin.read()
     """
@@ -205,7 +212,7 @@ def test_a_training_that_has_lost_its_dvc_and_hangs_is_ended(layout: Layout) -> 
         assert [dead.what.split()[0] for dead in found] == [str(training.pid)]
         os.kill(training.pid, signal.SIGSTOP)  # deaf
         assert reaping.orphans(layout, clear=True) == found
-        assert training.wait(10) == -signal.SIGKILL
+        assert not psutil.pid_exists(training.pid)
 
 
 LOST = """from recursight.stages import lifeline
