@@ -49,7 +49,7 @@ def to_mend(findings: list[Finding]) -> dict[str, tuple[str, ...]]:
     return {finding.area: finding.commands for finding in findings if finding.state == "mend"}
 
 
-def exists(command: str, root: Path) -> bool:
+def exists(command: str, workspace: Workspace) -> bool:
     """Whether a shell would find the program, and recursight or make the command."""
     words = [word for word in shlex.split(command.replace("${EDITOR:-vi}", "cat")) if "=" not in word]
     if words[0] == "unset":
@@ -57,8 +57,8 @@ def exists(command: str, root: Path) -> bool:
     if words[0] == "recursight":
         return words[1] in typer.main.get_command(app).commands  # type: ignore[attr-defined]
     if words[0] == "make":
-        return re.search(rf"^{words[1]}:", (root / "Makefile").read_text(), re.MULTILINE) is not None
-    return shutil.which(words[0]) is not None
+        return re.search(rf"^{words[1]}:", (workspace.root / "Makefile").read_text(), re.MULTILINE) is not None
+    return shutil.which(words[0], path=workspace.environment["PATH"]) is not None
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def examined(workspace: Workspace, *, status: int) -> list[Finding]:
     output = workspace.run("recursight", "doctor", "--json", status=status)
     found = [Finding(**{**finding, "commands": tuple(finding["commands"])}) for finding in json.loads(output)]
     for finding in found:
-        assert all(exists(command, workspace.root) for command in finding.commands), finding
+        assert all(exists(command, workspace) for command in finding.commands), finding
     return found
 
 
@@ -199,7 +199,7 @@ def test_nothing_that_is_broken_stops_it(tmp_path: Path) -> None:
     logins.parent.mkdir(parents=True)
     logins.write_text("{")
     found = examined(broken, status=1)
-    assert set(to_mend(found)) == {"params", "data", "remote", "logins"}
+    assert set(to_mend(found)) == {"params", "data", "remote", "logins", "mlflow"}
     assert "git init" in to_mend(found)["remote"]
     wide = broken.run("recursight", "doctor", status=1)
     assert "Traceback" not in wide
