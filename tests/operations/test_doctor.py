@@ -251,6 +251,7 @@ def descendants(workspace: Workspace, owner: int) -> list[psutil.Process]:
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("doctor")
 def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_one(workspace: Workspace) -> None:
+    workspace.run("dvc", "pull", "--quiet", "data.dvc")
     first = killed_in_training(workspace)
     assert states(workspace) == ["RUNNING"]
     assert descendants(workspace, first)  # the temporary server, at the least
