@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "retrain": {"schedule": False},
     "candidates": {"elman": {"layer": "elman", "hidden": 16}},
 }
-LIMIT_SECONDS = 180.0
+LIMIT_SECONDS = 300.0  # a busy machine takes its time
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -219,9 +219,11 @@ def killed_in_training(workspace: Workspace) -> int:
         flow = subprocess.Popen(
             ["recursight", "pipeline"], cwd=workspace.root, env=workspace.environment, stdout=output, stderr=output
         )
-    until(lambda: list(workspace.root.glob(".recursight/checkpoints/elman/*.safetensors")))
-    flow.kill()
-    flow.wait()
+    try:
+        until(lambda: list(workspace.root.glob(".recursight/checkpoints/elman/*.safetensors")))
+    finally:
+        flow.kill()
+        flow.wait()
     return flow.pid
 
 
@@ -248,7 +250,7 @@ def descendants(workspace: Workspace, owner: int) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.xdist_group("doctor")
 def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_one(workspace: Workspace) -> None:
     workspace.run("dvc", "pull", "--quiet", "data.dvc")
@@ -274,8 +276,21 @@ def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_
     assert "killed processes left nothing" in [finding.what for finding in found]
 
 
+# A run as a worker leaves it that is killed between taking it and starting its process.
+TAKEN = """
+from recursight import access
+from recursight.layout import Layout
+from recursight.operations.flow_runs import Prefect
+access.enter(Layout.find())
+prefect = Prefect.of_environment()
+deployment = prefect.ask("/deployments/name/pipeline/local", method="GET")["id"]
+run = prefect.ask(f"/deployments/{deployment}/create_flow_run", {"state": {"type": "PENDING"}})
+print(run["state"]["type"])
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.xdist_group("doctor")
 def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_path: Path) -> None:
     """The deployment runs once at a time: its slot comes free with the run that is ended."""
@@ -298,6 +313,8 @@ def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_p
         assert any(what.startswith("flow runs count as running, and do not: ") for what in told), told
         fixed = workspace.run("recursight", "doctor", "--fix", status=1)  # the worker is still to mend
         assert "cleared away: flow run" in fixed, run
+        assert workspace.run("python", "-c", TAKEN).strip() == "PENDING"
+        assert "cleared away: flow run" in workspace.run("recursight", "doctor", "--fix", status=1)
         workspace.change_params(train={"epochs": 2})
         workspace.run(*to_mend(found)["worker"][0].split())
         assert to_mend(examined(workspace, status=0)) == {}
