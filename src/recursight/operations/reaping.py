@@ -25,7 +25,7 @@ from recursight.tracking.connection import PATIENT
 
 GRACE_SECONDS = (3.0,)  # for an orphan between SIGTERM and SIGKILL
 DEPTH = 3  # of folders below artifacts/ and .recursight/ in which targets lie
-NOT_OURS = {"restored", "prefect", "servers", "logs", "downloads", "import"}  # of .recursight: kept whole by others
+NOT_OURS = {"restored", "prefect", "logs", "downloads", "import"}  # of .recursight: kept whole by others
 SECRETS = ("prefect.toml", "logins.json")
 
 
