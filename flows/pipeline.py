@@ -112,11 +112,11 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
     """
     layout = Layout.find()
     params = load(layout.params)
+    _tell(reaping.begin(layout))
     if not layout.data.exists():
         raise InputError(
             "data/ is missing: get it with `dvc pull data.dvc`, or bring images: `recursight data import`."
         )
-    _tell(reaping.begin(layout))
     stages = graph(layout.root)
     todo = changed(layout.root, stages)
     if todo:

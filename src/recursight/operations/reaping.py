@@ -25,7 +25,7 @@ from recursight.tracking.connection import PATIENT
 
 GRACE_SECONDS = (3.0,)  # for an orphan between SIGTERM and SIGKILL
 DEPTH = 3  # of folders below artifacts/ and .recursight/ in which targets lie
-NOT_OURS = {"restored", "prefect", "servers", "logs", "downloads", "import"}  # of .recursight: kept whole by others
+NOT_OURS = {"restored", "prefect", "logs", "downloads", "import"}  # of .recursight: kept whole by others
 SECRETS = ("prefect.toml", "logins.json")
 
 
@@ -54,7 +54,7 @@ def begin(layout: Layout) -> list[Dead]:
 
     owner = owners.enlist(layout)
     dead = on_this_machine(layout, clear=True)
-    with suppress(OSError), flow_runs.prefect_of_flows() as prefect:
+    with suppress(OSError, ValueError), flow_runs.prefect_of_flows() as prefect:
         flow_runs.sign(prefect, flow_run.id, flow_run.tags, owner)
         dead += runs_of_flows(layout, prefect, clear=True)
     return dead
@@ -143,7 +143,11 @@ def notes_of_locks(layout: Layout, clear: bool) -> list[Dead]:
 def half_files(layout: Layout, clear: bool) -> list[Dead]:
     """Files and folders that were being written."""
     dead = []
-    for staging in [path for folder in _folders(layout) for path in left_behind(folder)]:
+    begun: list[Path] = []
+    for folder in _folders(layout):
+        with suppress(FileNotFoundError):
+            begun += left_behind(folder)
+    for staging in begun:
         dead.append(Dead("file", str(staging.relative_to(layout.root))))
         if clear:
             put_right(staging)
@@ -235,8 +239,10 @@ def _folders(layout: Layout) -> Iterator[Path]:
         if not folder.is_dir():
             continue
         yield folder
-        if depth < DEPTH:
-            below = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if depth == DEPTH:
+            continue
+        with suppress(FileNotFoundError):  # a stage that is at work may replace it now
+            below = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
             waiting += [(path, depth + 1) for path in below if not (folder == layout.state and path.name in NOT_OURS)]
 
 

@@ -20,6 +20,7 @@ from recursight.params import load
 
 LEAST_FREE_BYTES = 2**30
 LIMIT_SECONDS = 60.0
+BUSY = ("is busy", "Unable to acquire lock")  # as DVC puts it
 WRITTEN_BY_DVC = ("dvc.lock", "data.dvc")
 DECLARED = (*WRITTEN_BY_DVC, "dvc.yaml", "params.yaml")
 
@@ -60,6 +61,9 @@ def data(layout: Layout) -> Iterator[Finding]:
     elif not layout.data_dvc.exists():
         yield Finding("data", "mend", "data/ is pinned by no data.dvc", ("dvc add data",))
     told = _run(layout, sys.executable, "-m", "dvc", "status", "--json")
+    if told.returncode and any(sign in told.stderr for sign in BUSY):
+        yield Finding("data", "note", "a stage is at work: what has changed was not looked at")
+        return
     if told.returncode:
         said = " ".join(told.stderr.removeprefix("ERROR: ").split())
         yield Finding("data", "mend", f"DVC cannot tell what has changed: {said}", _for_dvc(layout, told.stderr))

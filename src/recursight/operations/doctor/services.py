@@ -48,7 +48,7 @@ def servers(layout: Layout) -> Iterator[Finding]:
             continue
         known = access.running(layout, name)
         if known is None:
-            yield Finding(name, "ok", "no server of this project runs, nor is one needed (`recursight up` starts it)")
+            yield Finding(name, "ok", "no server runs, nor is one needed; `recursight up` starts it")
         elif not known.lives:
             yield Finding(name, "mend", f"the server at {known.url} has died; see .recursight/logs/{name}.log", START)
         else:
