@@ -89,7 +89,7 @@ def shield_temporary_server() -> None:
 
     own_session: Any = SimpleNamespace(**vars(subprocess))
     own_session.Popen = partial(subprocess.Popen, start_new_session=True)
-    server.subprocess = own_session
+    vars(server)["subprocess"] = own_session
 
 
 def _on_signal(number: int, frame: Any) -> None:

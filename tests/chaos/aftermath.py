@@ -60,7 +60,7 @@ def held_locks(root: Path) -> Iterator[Path]:
         except Timeout:
             yield path
     noted = root / ".dvc" / "tmp" / "rwlock"
-    if noted.exists() and json.loads(noted.read_text() or "{}"):
+    if noted.exists() and any(json.loads(noted.read_text()).values()):
         yield noted
 
 

@@ -47,7 +47,7 @@ def kill(platform: Platform, kind: str, over: Callable[[], bool]) -> tuple[str, 
 
 
 def _is_flow(words: list[str]) -> bool:
-    return words[-1:] == ["pipeline"] or "prefect.flow_engine" in words or words[-2:-1] == ["execute"]
+    return words[-1:] == ["pipeline"] or words[-1:] == ["prefect.engine"]
 
 
 MATCHES: dict[str, Callable[[list[str]], bool]] = {

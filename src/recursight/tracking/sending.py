@@ -71,7 +71,7 @@ def send_training(
         if twin.info.run_id != run_id:
             client.delete_run(twin.info.run_id)
     client.set_terminated(run_id, "FINISHED", end_time=result.finished_at_ms)
-    return run_id
+    return runs.only_one(client, experiment, result.digest) or run_id
 
 
 def send_evaluation(client: "MlflowClient", run_id: str, result: Result) -> None:
