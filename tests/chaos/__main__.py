@@ -186,9 +186,9 @@ def main() -> int:
                 where = "worker" if kind == "worker" else chaos.random.choice(list(COMMANDS))
                 rounds.append(chaos.round(number, where, kind))
                 print(rounds[-1].row, flush=True)
+                chosen.out.write_text(report(chosen.seed, chaos, rounds), encoding="utf-8")
         finally:
             chaos.platform.workspace.run("recursight", "down")
-        chosen.out.write_text(report(chosen.seed, chaos, rounds), encoding="utf-8")
     return int(any(done.faults for done in rounds))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -75,8 +76,8 @@ def strangers(platform: Platform) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            folder = process.environ().get("PYTHONPATH", "")
-            if folder == str(root / "src") and process.pid not in known and process.status() != "zombie":
+            folders = process.environ().get("PYTHONPATH", "").split(os.pathsep)
+            if str(root / "src") in folders and process.pid not in known and process.status() != "zombie":
                 found.append(process)
     return found
 

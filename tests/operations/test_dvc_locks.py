@@ -34,9 +34,10 @@ def test_notes_of_the_dead_go_and_those_of_the_living_stay(noted: Path, tmp_path
 
 def test_half_a_file_is_mended_so_that_dvc_works_again(noted: Path, tmp_path: Path) -> None:
     root = tmp_path
-    subprocess.run([*DVC, "init", "--no-scm", "--quiet"], cwd=root, check=True)
+    subprocess.run([*DVC, "init", "--no-scm", "--force", "--quiet"], cwd=root, check=True)
     (root / "dvc.yaml").write_text("stages: {copy: {cmd: cp a b, deps: [a], outs: [b]}}\n")
     (root / "a").write_text("a")
+    noted.parent.mkdir(exist_ok=True)
     noted.write_text('{"write": {"a": ')
     assert "corrupted" in subprocess.run([*DVC, "repro"], cwd=root, capture_output=True, text=True).stderr
     assert dead_notes(Layout(root), True) == [BROKEN]

@@ -102,8 +102,8 @@ def find_finished(client: "MlflowClient", experiment: str, **tags: str) -> "Run 
     return min(_search(client, experiment, "= 'FINISHED'", tags), key=_seniority, default=None)
 
 
-def only_one(client: "MlflowClient", experiment: str, bundle: str) -> str | None:
-    """Of several finished runs of one bundle keeps the first, and returns its id.
+def only_one(client: "MlflowClient", experiment: str, bundle: str) -> "Run | None":
+    """Of several finished runs of one bundle keeps the first, and returns it.
 
     Two clones of a project may send the same result at the same time. Whoever ends its run last sees all of them, and
     everybody keeps the same one, so that one remains.
@@ -111,7 +111,7 @@ def only_one(client: "MlflowClient", experiment: str, bundle: str) -> str | None
     found = sorted(_search(client, experiment, "= 'FINISHED'", {"bundle": bundle}), key=_seniority)
     for twin in found[1:]:
         client.delete_run(twin.info.run_id)
-    return str(found[0].info.run_id) if found else None
+    return found[0] if found else None
 
 
 def _seniority(run: "Run") -> tuple[bool, int, str]:

@@ -23,7 +23,7 @@ SCORES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "
 
 def send(client: "MlflowClient", layout: Layout, params: Params, experiment: str, result: Result) -> tuple[bool, bool]:
     """Completes the run of a result; returns whether the training, and whether the evaluation, was missing."""
-    run = runs.find_finished(client, experiment, bundle=result.digest)
+    run = runs.only_one(client, experiment, result.digest)
     run_id = run.info.run_id if run else send_training(client, layout, params, experiment, result)
     evaluation = result.evaluation_digest
     if evaluation is None or (run and run.data.tags.get(runs.EVALUATION) == evaluation):
@@ -71,7 +71,8 @@ def send_training(
         if twin.info.run_id != run_id:
             client.delete_run(twin.info.run_id)
     client.set_terminated(run_id, "FINISHED", end_time=result.finished_at_ms)
-    return runs.only_one(client, experiment, result.digest) or run_id
+    kept = runs.only_one(client, experiment, result.digest)
+    return str(kept.info.run_id) if kept else run_id
 
 
 def send_evaluation(client: "MlflowClient", run_id: str, result: Result) -> None:
