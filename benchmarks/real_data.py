@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(path.stem for path in (ROOT / "benchmarks" / "presets").glob("*.yaml")))
     parser.add_argument("--from", dest="folder", type=Path, help="where the published files are")
     parser.add_argument("--source", help="what to import instead of the data set's name")
-    parser.add_argument("--jobs", type=int, help="stages at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at once; default: all processors")
     arguments = parser.parse_args()
     clone = prepare_clone(arguments.name)
     if not (clone / "imported").exists():
@@ -42,8 +42,14 @@ def main() -> None:
         options = ["--from", str(arguments.folder.resolve())] if arguments.folder else []
         import_seconds = timed(clone, "data", "import", source, *options, "--force")
         (clone / "imported").write_text(str(import_seconds))
-    seconds = timed(clone, "pipeline", *(["--jobs", str(arguments.jobs)] if arguments.jobs else []))
-    write_section(arguments.name, section(arguments.name, clone, seconds))
+    earlier = clone / "seconds"  # of calls that were stopped
+    before, started = float(earlier.read_text()) if earlier.exists() else 0.0, time.perf_counter()
+    try:
+        timed(clone, "pipeline", "--jobs", str(arguments.jobs))
+    finally:
+        seconds = before + time.perf_counter() - started
+        earlier.write_text(str(seconds))
+    write_section(arguments.name, section(arguments.name, clone, seconds, arguments.jobs))
 
 
 def prepare_clone(name: str) -> Path:
@@ -54,7 +60,7 @@ def prepare_clone(name: str) -> Path:
         params = yaml.safe_load((clone / "params.yaml").read_text())
         preset = yaml.safe_load((ROOT / "benchmarks" / "presets" / f"{name}.yaml").read_text())
         for key, values in preset.items():
-            params[key] = values if key == "candidates" else params[key] | values
+            params[key] = params[key] | values if isinstance(params[key], dict) and key != "candidates" else values
         (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return clone
 
@@ -70,7 +76,7 @@ def timed(clone: Path, *command: str) -> float:
     return time.perf_counter() - started
 
 
-def section(name: str, clone: Path, seconds: float) -> str:
+def section(name: str, clone: Path, seconds: float, jobs: int) -> str:
     """Markdown: what was run on what, and the ranking."""
     summary = json.loads((clone / "artifacts" / "store" / "store.json").read_text())
     with (clone / "artifacts" / "comparison" / "ranking.csv").open() as file:
@@ -84,13 +90,14 @@ def section(name: str, clone: Path, seconds: float) -> str:
         f"## {name}",
         "",
         f"{summary['count']:,} images of {len(summary['classes'])} classes: {splits}. "
-        f"{machine()}; commit {commit.stdout.strip()}; one seed, {ranking_setting(clone)}.",
-        f"The pipeline took {seconds / 60:.1f} minutes in all; the largest of its processes {peak_mib:,.0f} MiB.",
+        f"{machine()}; commit {commit.stdout.strip()}; {ranking_setting(clone)}.",
+        f"The pipeline took {seconds / 60:.1f} minutes in all, {seconds * jobs / sum_of_loops(clone):.2f} times the "
+        f"sum of its training loops over its {jobs} jobs; the largest of its processes {peak_mib:,.0f} MiB.",
         "",
         f"Made by `python benchmarks/real_data.py {name}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
         "",
-        "| candidate | validation | test accuracy (95 % interval) | macro F1 | parameters | train s | images/s |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| candidate | validation | test (95 % interval) | macro F1 | parameters | train s | images/s | verdict |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     lines += [row_of(row) for row in ranking]
     return "\n".join(lines) + "\n"
@@ -98,16 +105,28 @@ def section(name: str, clone: Path, seconds: float) -> str:
 
 def row_of(row: dict[str, str]) -> str:
     value: dict[str, Any] = {key: float(text) for key, text in row.items() if text.replace(".", "", 1).isdigit()}
+    deviation = f" ± {value['test_deviation']:.2%}" if row["test_deviation"] else ""
     return (
-        f"| {row['candidate']} | {value['validation_accuracy']:.2%} | {value['test_accuracy']:.2%} "
+        f"| {row['candidate']} | {value['validation_accuracy']:.2%} | {value['test_accuracy']:.2%}{deviation} "
         f"({value['test_low']:.2%} to {value['test_high']:.2%}) | {value['macro_f1']:.2%} | "
-        f"{value['parameters']:,.0f} | {value['train_seconds']:,.0f} | {value['images_per_second']:,.0f} |"
+        f"{value['parameters']:,.0f} | {value['train_seconds']:,.0f} | {value['images_per_second']:,.0f} "
+        f"| {row['verdict']} |"
     )
 
 
 def ranking_setting(clone: Path) -> str:
-    train = yaml.safe_load((clone / "params.yaml").read_text())["train"]
-    return f"{train['epochs']} epochs, batch {train['batch_size']}, {train['threads']} thread a training"
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    train, seeds = params["train"], len(params["seeds"])
+    return (
+        f"{seeds} seed{'s' if seeds > 1 else ''}, means and standard deviations over them; unless the preset says "
+        f"otherwise {train['epochs']} epochs, batch {train['batch_size']}; {train['threads']} thread a training"
+    )
+
+
+def sum_of_loops(clone: Path) -> float:
+    """Seconds of all training loops, of every candidate and seed."""
+    accounts = (clone / "artifacts" / "candidates").glob("*/seed-*/training.json")
+    return sum(float(json.loads(path.read_text())["seconds"]) for path in accounts)
 
 
 def machine() -> str:

@@ -46,6 +46,9 @@ def test_seeds_are_averaged_and_the_best_one_is_named() -> None:
     assert (outcome.winner, outcome.winner_seed) == ("steady", 1)
     assert outcome.ranking[0]["validation_accuracy"] == pytest.approx(0.91)
     assert outcome.ranking[0]["seeds"] == 3
+    assert outcome.ranking[0]["test_deviation"] == pytest.approx(0)
+    unsteady, _, _ = contest({"unsteady": [(0.9, 0.8), (0.9, 0.9)]})
+    assert unsteady.ranking[0]["test_deviation"] == pytest.approx(0.05 * 2**0.5)
     assert outcome.ranking[1]["parameters"] == entrants[1].metrics[0]["parameters"]
 
 

@@ -95,6 +95,19 @@ def test_an_example_does_not_depend_on_its_batch(layer: Layer) -> None:
             assert torch.equal(layer(inputs[3:100]), states[3:100])
 
 
+def test_what_is_no_number_is_not_hidden(layer: Layer) -> None:
+    """A diverged training must be seen to diverge."""
+    inputs = inputs_for(layer, 2)
+    inputs[1].flatten()[0] = float("nan")
+    inputs.requires_grad_()
+    states = layer(inputs)
+    states.sum().backward()
+    assert states[0].isfinite().all()
+    assert inputs.grad[0].isfinite().all()
+    assert states[1].isnan().any()
+    assert all(weights.grad.isnan().any() for name, weights in layer.named_parameters() if "weight_ih" in name)
+
+
 def test_no_gradient_costs_no_memory_for_one(layer: Layer) -> None:
     inputs = inputs_for(layer, 3)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Training as its stage: killed at any moment it goes on, and what it cannot do it says in one sentence."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -18,6 +19,7 @@ from safetensors import safe_open
 
 from recursight.layout import Layout
 from recursight.models.bundle import read_card
+from recursight.models.kernels.build import library
 
 COMMAND = [str(Path(sys.executable).parent / "recursight"), "train"]
 
@@ -45,7 +47,8 @@ def flow_environment() -> dict[str, str]:
     """As if this process were a flow: results are left for it to track."""
     from recursight.stages.lifeline import mark_flow
 
-    return {"PATH": str(Path(sys.executable).parent), **mark_flow()}
+    kept = {name: os.environ[name] for name in ("HOME", "RECURSIGHT_KERNELS") if name in os.environ}
+    return kept | mark_flow() | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def start(layout: Layout, name: str = "gru") -> subprocess.Popen[str]:
@@ -150,6 +153,19 @@ def test_a_checkpoint_of_other_parameters_is_not_taken(project: Layout) -> None:
     assert weights(project) == after_a_kill
 
 
+@pytest.mark.skipif(library() is None, reason="no compiler")
+def test_a_checkpoint_of_the_kernels_is_not_taken_where_torch_computes(
+    project: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(project)
+    wait_for_checkpoint(project.checkpoint("gru", 0), process)
+    process.kill()
+    process.communicate()
+    monkeypatch.setenv("RECURSIGHT_KERNELS", "0")
+    assert "goes on" not in train(project)
+    assert json.loads((project.bundle("gru", 0) / "training.json").read_text())["kernels"] is False
+
+
 def test_a_finished_seed_is_not_trained_again(project: Layout) -> None:
     write_params(project, seeds=[3, 5], epochs=4)
     process = start(project)
@@ -166,11 +182,8 @@ def test_a_finished_seed_is_not_trained_again(project: Layout) -> None:
 
 
 def test_divergence_is_a_sentence_and_keeps_the_last_good_checkpoint(project: Layout) -> None:
-    # Rises to 100 over the epochs: the first ones are good, and some later one is not.
-    write_params(project, optimizer="sgd", clip_norm=0, learning_rate=100, warmup_epochs=400, epochs=401)
-    content = yaml.safe_load(project.params.read_text())
-    content["candidates"]["gru"] = {"layer": "elman", "hidden": 24, "options": {"activation": "relu"}}
-    project.params.write_text(yaml.safe_dump(content))
+    # The rate rises to 10 over the epochs: as long as it is below 2, the decay shrinks the weights, then they explode.
+    write_params(project, optimizer="sgd", clip_norm=0, learning_rate=10, weight_decay=1, warmup_epochs=100, epochs=101)
     process = start(project)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output

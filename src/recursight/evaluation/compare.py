@@ -6,7 +6,7 @@ validation split chooses, and the test split, which had no say, tells how good t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -85,8 +85,8 @@ def compare(
 
     Returns:
         Rows with the keys rank, candidate, verdict, seeds, validation_accuracy, validation_low, validation_high,
-        validation_macro_f1, validation_log_loss, test_accuracy, test_low, test_high, macro_f1, macro_f1_low,
-        macro_f1_high, log_loss, difference (in test accuracy, from the winner), difference_low, difference_high,
+        validation_macro_f1, validation_log_loss, test_accuracy, test_low, test_high, test_deviation (standard, over
+        seeds; None for one), macro_f1, macro_f1_low, macro_f1_high, log_loss, difference (in test accuracy, from the winner), difference_low, difference_high,
         p_value (McNemar), p_holm, parameters, train_seconds, images_per_second (in training), latency_ms, throughput.
         The verdict is `winner`, `tied` (with the winner: what differs can be chance), `worse`, or `better on test`.
         What has no meaning for the winner is None.
@@ -151,6 +151,7 @@ def _scores(
         for split, count in zip(SPLITS, (validation, test), strict=True)
     }
     f1_low, f1_high = interval(resampled["test"].macro_f1[index], confidence)
+    tests = [figures["test"]["accuracy"] for figures in entrant.metrics]
     return {
         "validation_accuracy": accuracy["validation"],
         "validation_low": bounds["validation"][0],
@@ -160,6 +161,7 @@ def _scores(
         "test_accuracy": accuracy["test"],
         "test_low": bounds["test"][0],
         "test_high": bounds["test"][1],
+        "test_deviation": stdev(tests) if len(tests) > 1 else None,
         "macro_f1": _mean(entrant, "macro_f1", "test"),
         "macro_f1_low": f1_low,
         "macro_f1_high": f1_high,

@@ -20,6 +20,7 @@ from recursight.files import digest, replacing, write_json
 from recursight.layout import Layout
 from recursight.models.assembly import Classifier, assemble
 from recursight.models.bundle import save_bundle
+from recursight.models.kernels.build import library
 from recursight.params import Candidate, Params, Train, load
 from recursight.provenance import code_digest, git_commit, machine
 from recursight.stages.lifeline import alone, in_a_flow
@@ -67,8 +68,14 @@ class Training:
                 "device": self.device.type,
                 "code": code_digest(*(Path(package.__path__[0]) for package in (models, training))),
                 "torch": torch.__version__,
+                "kernels": self.kernels,
             }
         )
+
+    @property
+    def kernels(self) -> bool:
+        """Whether the native kernels run it: they round otherwise than torch does."""
+        return self.device.type == "cpu" and library() is not None
 
     @property
     def card(self) -> dict[str, Any]:
@@ -254,6 +261,7 @@ def _account(layout: Layout, training: Training, reached: Progress, started_at: 
         "device": torch.cuda.get_device_name(training.device) if training.device.type == "cuda" else "cpu",
         "threads": training.settings.threads,
         "torch": torch.__version__,
+        "kernels": training.kernels,
         **machine(),
         "started_at": started_at,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),

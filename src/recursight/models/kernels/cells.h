@@ -24,7 +24,7 @@ struct Elman : Cell<T> {
         else out[0] = hyperbolic_tangent(gates[0]);
     }
     static INLINE void backward(const V*, const V*, const V* out, const V* grad, const V*, V*, V* gates, V*) {
-        if constexpr (RELU) gates[0] = out[0] > 0 ? grad[0] : V{};
+        if constexpr (RELU) gates[0] = out[0] <= 0 ? V{} : grad[0];
         else gates[0] = grad[0] * (1 - out[0] * out[0]);
     }
 };
@@ -116,7 +116,7 @@ struct IndRnn : Cell<T> {
     static INLINE void backward(
         const V*, const V* before, const V* out, const V* grad, const V* weights, V* carry, V* gates, V* totals) {
         const V all = grad[0] + carry[0];
-        if constexpr (RELU) gates[0] = out[0] > 0 ? all : V{};
+        if constexpr (RELU) gates[0] = out[0] <= 0 ? V{} : all;
         else gates[0] = all * (1 - out[0] * out[0]);
         totals[0] += gates[0] * before[0];
         carry[0] = gates[0] * weights[0];

@@ -110,5 +110,5 @@ INLINE V log_sigmoid(V x) {
 }
 template <class V>
 INLINE V larger(V a, V b) {
-    return a > b ? a : b;
+    return a < b ? b : a;  // a, where it is no number: a diverged training must not look like one that rests
 }

@@ -29,7 +29,7 @@ CHECKS: dict[str, Callable[[Any], Iterator[Finding]]] = {
     "dead in MLflow": dead.left_in_mlflow,
 }
 WITHOUT_PROJECT = ("versions", "device")
-APART = ("device", "data", "remote", "dead in MLflow")  # they import torch, DVC or MLflow
+APART = ("device", "remote", "dead in MLflow")  # they import torch, DVC or MLflow
 
 
 def examine(layout: Layout | None, limit_seconds: float = LIMIT_SECONDS) -> list[Finding]:

@@ -1,6 +1,7 @@
 """The project: params.yaml, git, data/, stages, DVC's remote, the disk."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from recursight.operations.doctor.software import edit
 from recursight.params import load
 
 LEAST_FREE_BYTES = 2**30
+LIMIT_SECONDS = 60.0
 WRITTEN_BY_DVC = ("dvc.lock", "data.dvc")
 DECLARED = (*WRITTEN_BY_DVC, "dvc.yaml", "params.yaml")
 
@@ -91,7 +93,7 @@ def remote(layout: Layout) -> Iterator[Finding]:
             reached = store.fs.exists(store.path)
             local = store.fs.protocol == "local"
     except (DvcException, OSError, KeyError, ValueError, ImportError) as error:
-        yield Finding("remote", "mend", f"DVC's remote cannot be reached: {_first(error)}", ("dvc remote list",))
+        yield Finding("remote", "mend", f"DVC's remote cannot be reached: {_first(error)}", _for_remote(layout, error))
         return
     if local and not reached and name != EMBEDDED:
         yield Finding("remote", "note", f"{name} ({url}) has nothing yet", ("dvc push --run-cache",))
@@ -122,6 +124,13 @@ def _agreement(change: str) -> Finding:
     return Finding("data", "mend", what, ("dvc add data",))
 
 
+def _for_remote(layout: Layout, error: BaseException) -> tuple[str, ...]:
+    package = re.search(r"\bdvc-(s3|gs|ssh|azure|http|webdav|hdfs|oss)\b", str(error))
+    if package:
+        return (f"{sys.executable} -m pip install {package[0]}",)
+    return _for_dvc(layout, str(error)) if "git repository" in str(error) else ("dvc remote list",)
+
+
 def _for_dvc(layout: Layout, said: str) -> tuple[str, ...]:
     if not (layout.root / ".dvc").is_dir():
         return ("dvc init",) if (layout.root / ".git").exists() else ("dvc init --no-scm",)
@@ -142,7 +151,12 @@ def _is_broken(layout: Layout, name: str) -> bool:
 
 
 def _run(layout: Layout, *command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, cwd=layout.root, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    try:
+        return subprocess.run(
+            command, cwd=layout.root, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=LIMIT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer in {LIMIT_SECONDS:.0f} s")
 
 
 def _size(folder: Path) -> int:
