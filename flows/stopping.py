@@ -37,7 +37,8 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {sign: signal.signal(sign, _on_signal) for sign in SIGNALS}
+    heard = [sign for sign in SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]  # `nohup` keeps its word
+    before = {sign: signal.signal(sign, _on_signal) for sign in heard}
     try:
         yield
     finally:
