@@ -39,7 +39,7 @@ def kill(platform: Platform, kind: str, over: Callable[[], bool]) -> tuple[str, 
         found = victim(platform, kind)
         if found:
             with suppress(psutil.Error, ProcessLookupError):
-                words = " ".join(found.cmdline()[1:])[-60:]
+                words = " ".join(word.rpartition("/")[2] for word in found.cmdline()[1:])[:60]
                 os.kill(found.pid, signal.SIGKILL)
                 return words, time.monotonic() - began
         time.sleep(0.02)
