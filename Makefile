@@ -8,10 +8,11 @@ UV_VERSION := 0.13.8
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down test lint types bench lock embedded clean
+.PHONY: help setup demo up down test chaos lint types bench lock embedded clean
 help:
 	@echo "make demo    set up, fetch the digits, run the whole workflow"
 	@echo "make test    set up, then lint, type check and test"
+	@echo "make chaos   kill pipelines thirty times, and see what remains"
 	@echo "make up      start Prefect, MLflow and a worker on 127.0.0.1, and apply the deployments"
 	@echo "make down    stop them"
 	@echo "make bench   measure training and inference against torch and Keras"
@@ -43,6 +44,11 @@ down:
 
 test: setup lint types
 	pytest -n 2 --dist loadgroup
+
+# Kills, outages and clones, with whole pipelines: minutes each. The table goes to benchmarks/results/chaos.md.
+chaos: setup
+	pytest -m chaos
+	python -m tests.chaos
 
 lint: setup
 	ruff check

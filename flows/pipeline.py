@@ -17,6 +17,7 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows import stopping
 from recursight.errors import InputError
 from recursight.files import read_json
 from recursight.layout import Layout
@@ -61,9 +62,13 @@ def run_stage(stage: str, has_changed: bool, timeout_seconds: float, board: Boar
     logger = get_run_logger()
     layout = Layout.find()
     with (board or Board(silent=True)).stage(stage) as at_work:
-        for line in reproduce(layout.root, stage, timeout_seconds=timeout_seconds):
-            logger.info(line)
-            at_work.line(stage, line)
+        try:
+            for line in reproduce(layout.root, stage, timeout_seconds=timeout_seconds):
+                logger.info(line)
+                at_work.line(stage, line)
+        except StageFailed:
+            stopping.hold()
+            raise
     return Completed(message="done")
 
 
@@ -110,7 +115,11 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
         jobs: stages at work at once; by default as many trainings as the processors bear with the threads of each.
         stage_timeout_seconds: a stage that takes longer is ended, and tried again.
     """
-    layout = Layout.find()
+    with stopping.stoppable_flow():
+        return _pipeline(Layout.find(), jobs, stage_timeout_seconds)
+
+
+def _pipeline(layout: Layout, jobs: int | None, stage_timeout_seconds: float) -> Outcome:
     params = load(layout.params)
     _tell(reaping.begin(layout))
     if not layout.data.exists():
@@ -127,7 +136,7 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
     logger.info("%d of %d stages have changed", len(todo), len(stages))
     opening = open_store.submit()
     try:
-        with Board(silent="RECURSIGHT_BOARD" not in os.environ) as board:
+        with Board(silent="RECURSIGHT_BOARD" not in os.environ) as board, stopping.at_last(board.close):
             board.width = max(map(len, stages))
             _run_all(stages, todo, jobs or jobs_for(params), stage_timeout_seconds, board)
     except (StageRefused, StageFailed):

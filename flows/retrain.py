@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.states import Completed
 
+from flows import stopping
 from flows.pipeline import DAY_SECONDS, pipeline, run_stage
 from recursight.errors import InputError
 from recursight.layout import Layout
@@ -87,7 +88,11 @@ def decide(registered: dict[str, Any] | None) -> dict[str, Any] | None:
 @flow(name="retrain", persist_result=False)
 def retrain() -> State[Retraining]:
     """Trains again if data, code or parameters have changed; the gate decides what becomes of the result."""
-    layout = Layout.find()
+    with stopping.stoppable_flow():
+        return _alone(Layout.find())
+
+
+def _alone(layout: Layout) -> State[Retraining]:
     reaping.begin(layout)
     lock = layout.lock("retrain")
     lock.parent.mkdir(parents=True, exist_ok=True)

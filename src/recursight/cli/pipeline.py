@@ -69,11 +69,16 @@ def flows_at_a_terminal(layout: "Layout") -> Iterator[None]:
         os.environ.setdefault(name, value)
     sys.path.insert(0, str(layout.root))
     reaping.on_this_machine(layout, clear=True)  # a temporary server that lost its flow would be in the way of ours
-    from prefect import tags
+    from flows import stopping
 
     try:
-        with tags(reaping.own_tag(layout)):
-            yield
+        with stopping.stoppable():
+            from prefect import tags
+
+            if "PREFECT_API_URL" not in os.environ:
+                stopping.shield_temporary_server()
+            with tags(reaping.own_tag(layout)):
+                yield
     except StageFailed as failure:
         for line in str(failure).splitlines():
             typer.secho(f"recursight: {line}", err=True, fg="red")

@@ -109,17 +109,28 @@ def dead(prefect: Prefect, layout: Layout) -> list[dict[str, Any]]:
 
 def end(prefect: Prefect, run: dict[str, Any]) -> None:
     """Marks a run as crashed (as cancelled, if that was asked for), with its tasks; that frees its slot, too."""
-    state = {"type": "CRASHED", "name": "Crashed", "message": f"Its process on {socket.gethostname()} was killed."}
     if run["state"]["type"] == "CANCELLING":
-        state = {"type": "CANCELLED", "name": "Cancelled", "message": "Its process is gone."}
+        cancel(prefect, run["id"], "Its process is gone.")
+    else:
+        message = f"Its process on {socket.gethostname()} was killed."
+        _set_state(prefect, run["id"], {"type": "CRASHED", "name": "Crashed", "message": message})
+
+
+def cancel(prefect: Prefect, run_id: str, message: str) -> None:
+    """Marks a run as cancelled, with its tasks."""
+    _set_state(prefect, run_id, {"type": "CANCELLED", "name": "Cancelled", "message": message})
+
+
+def _set_state(prefect: Prefect, run_id: str, state: dict[str, str]) -> None:
+    """Of a run, then of its tasks: the run tells people, and time may be short."""
+    prefect.ask(f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
     tasks = {
-        "flow_runs": {"id": {"any_": [run["id"]]}},
+        "flow_runs": {"id": {"any_": [run_id]}},
         "task_runs": {"state": {"type": {"any_": UNFINISHED}}},
         "limit": PAGE,
     }
     for task in prefect.ask("/task_runs/filter", tasks):
         prefect.ask(f"/task_runs/{task['id']}/set_state", {"state": state, "force": True})
-    prefect.ask(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
 
 def _was_never_begun(prefect: Prefect, layout: Layout, run: dict[str, Any]) -> bool:

@@ -23,12 +23,17 @@ TAG = "process "
 def enlist(layout: Layout) -> Owner:
     """Notes that this process runs flows of the project, until it ends."""
     owner = Owner.process(layout.root)
-    path = folder(layout) / f"{owner.host}.{owner.pid}.json"
+    path = _file(layout, owner)
     if os.environ.get(MARK) != mark(owner) or not path.exists():
         write_json(path, asdict(owner))
         os.environ[MARK] = mark(owner)
         atexit.register(path.unlink, missing_ok=True)
     return owner
+
+
+def leave(layout: Layout) -> None:
+    """Takes this process's file away, where it ends without Python's own end."""
+    _file(layout, Owner.process(layout.root)).unlink(missing_ok=True)
 
 
 def departed(layout: Layout) -> dict[Path, Owner]:
@@ -46,6 +51,10 @@ def departed(layout: Layout) -> dict[Path, Owner]:
 
 def folder(layout: Layout) -> Path:
     return layout.state / "flows"
+
+
+def _file(layout: Layout, owner: Owner) -> Path:
+    return folder(layout) / f"{owner.host}.{owner.pid}.json"
 
 
 def mark(owner: Owner) -> str:

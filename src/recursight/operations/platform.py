@@ -60,6 +60,8 @@ def up(layout: Layout, prefect_port: int | None = None, mlflow_port: int | None 
         started: list[str] = []
         wanted = {"prefect": prefect_port, "mlflow": mlflow_port}
         missing = [name for name in wanted if not _lives(layout, name)]
+        for name in missing:  # a server that was killed leaves its workers, and they the port in use
+            processes.end(processes.descendants(layout, name))
         ports = {name: services.choose_port(layout, name, wanted[name]) for name in missing}
         made = {name: getattr(services, name)(layout, logins[name], port) for name, port in ports.items()}
         before = access.urls(layout)

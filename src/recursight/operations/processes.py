@@ -19,6 +19,7 @@ from recursight.files import write_json
 from recursight.layout import Layout
 
 MARK = "RECURSIGHT_SERVERS_OF"  # the project's folder
+NAME = "RECURSIGHT_SERVER"  # which of them
 LARGEST_LOG_BYTES = 20_000_000
 
 
@@ -36,7 +37,7 @@ def start(layout: Layout, name: str, command: list[str], environment: dict[str, 
         process = subprocess.Popen(
             command,
             cwd=layout.root,
-            env=environment | {MARK: str(layout.root)},
+            env=environment | {MARK: str(layout.root), NAME: name},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -77,13 +78,21 @@ def end(processes: Iterable[psutil.Process], patience_seconds: tuple[float, ...]
     psutil.wait_procs(left, timeout=10)
 
 
-def descendants(layout: Layout) -> list[psutil.Process]:
-    """Every process that one of this project's servers or its worker has started, and they themselves."""
+def descendants(layout: Layout, name: str | None = None) -> list[psutil.Process]:
+    """Every process that one of this project's servers or its worker has started, and they themselves.
+
+    Args:
+        layout: of the project.
+        name: of the one that is meant; by default all.
+    """
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid not in own and process.environ().get(MARK) == str(layout.root):
+            if process.pid in own:
+                continue
+            marks = process.environ()
+            if marks.get(MARK) == str(layout.root) and name in (None, marks.get(NAME)):
                 found.append(process)
     return found
 

@@ -18,7 +18,7 @@ from recursight.data.versions import Workshop
 from recursight.errors import InputError
 from recursight.files import left_behind, put_right
 from recursight.layout import Layout
-from recursight.operations import flow_runs, owners, processes
+from recursight.operations import dvc_locks, flow_runs, owners, processes
 from recursight.operations.flow_runs import Prefect
 from recursight.params import load
 from recursight.tracking.connection import PATIENT
@@ -131,7 +131,7 @@ def decisions(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> li
 
 def notes_of_locks(layout: Layout, clear: bool) -> list[Dead]:
     """Who held a lock, where that process is gone. The locks themselves the system has opened already."""
-    dead = []
+    dead = [Dead("lock", f"of DVC, {whose}") for whose in dvc_locks.dead_notes(layout, clear)]
     for note, pid in _notes(layout):
         if not owners.is_alive(pid, note.stat().st_mtime):
             dead.append(Dead("lock", f"{note.stem}, of process {pid}"))

@@ -8,12 +8,17 @@ is dead marks a move that was cut off, which `settle` completes.
 """
 
 import json
+import random
 import socket
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.provenance import git_commit
 from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
@@ -26,9 +31,14 @@ if TYPE_CHECKING:
 
 RECORD = "recursight.decision"
 QUESTION = "recursight.question"
+REQUEST = "recursight.request"  # that wrote a decision, however often it was sent
+CLAIM_SECONDS = 300.0  # for which a move that another machine has begun counts as under way
+ATTEMPTS = 20
 RECORD_LIMIT = 8000  # characters of a tag
 REASON_LIMIT = 2000
 PAGE = 1000
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -77,20 +87,64 @@ class Decision:
         return self.version if self.promoted else self.champion
 
 
+class Overtaken(RuntimeError):
+    """Another clone moves the champion at this moment, or has just done so."""
+
+
+def unless_overtaken(act: Callable[P, R]) -> Callable[P, R]:
+    """Does something that ends in a decision again, where another clone was at it, too; what is true has changed."""
+
+    @wraps(act)
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> R:
+        for _ in range(ATTEMPTS):
+            try:
+                return act(*args, **kwargs)
+            except Overtaken:
+                time.sleep(random.uniform(0.2, 2.0))  # unlike the other's pause
+        raise InputError("Other clones keep moving the champion: try again when they are done.")
+
+    return attempt
+
+
 def decide(client: "MlflowClient", layout: Layout, name: str, decision: Decision) -> Decision:
     """Writes a decision down, then moves the alias if it says so; returns it with its id.
+
+    A file lock keeps processes of one clone apart. Clones have only MLflow in common, which cannot compare and set. So
+    the decision is written first, and stands for a claim; who then sees another claim, or another champion than the
+    decision was about, takes its own back. Of two at once, at least one sees the other.
 
     Args:
         client: of the store.
         layout: of the project.
         name: of the registered model.
         decision: without its id and git commit.
+
+    Raises:
+        Overtaken: nothing has moved, nothing is written.
     """
     written = _write(client, layout, name, replace(decision, git_commit=git_commit(layout.root)))
     if written.promoted:
+        if _is_overtaken(client, name, written):
+            client.delete_run(str(written.id))
+            raise Overtaken
         appoint(client, name, written)
     client.set_terminated(str(written.id), "FINISHED")
     return written
+
+
+def _is_overtaken(client: "MlflowClient", name: str, written: Decision) -> bool:
+    """Whether another claim stands, or the champion is not the one that was decided about; own doubles are deleted."""
+    (own,) = [run for run in _under_way(client, name) if run.info.run_id == written.id]
+    overtaken = False
+    for run in _under_way(client, name):
+        if run.info.run_id == written.id or run.data.tags.get("promoted") != "yes":
+            continue
+        if run.data.tags.get(REQUEST) == own.data.tags[REQUEST]:  # sent twice, since the answer was lost
+            client.delete_run(run.info.run_id)
+        elif not is_dead(run) and run.info.start_time > (time.time() - CLAIM_SECONDS) * 1000:
+            overtaken = True
+    champion = version_with(client, name, CHAMPION)
+    return overtaken or (int(champion.version) if champion else None) != written.champion
 
 
 def appoint(client: "MlflowClient", name: str, decision: Decision) -> None:
@@ -120,11 +174,14 @@ def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
 
 def unsettled(client: "MlflowClient", name: str) -> "list[Run]":
     """Decisions that were written but not carried out before their process was gone, oldest first."""
+    return sorted((run for run in _under_way(client, name) if is_dead(run)), key=lambda run: run.info.start_time)
+
+
+def _under_way(client: "MlflowClient", name: str) -> "list[Run]":
     experiment = client.get_experiment_by_name(experiment_name(name))
     if experiment is None:
         return []
-    runs = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
-    return sorted((run for run in runs if is_dead(run)), key=lambda run: run.info.start_time)
+    return list(client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"))
 
 
 def history(client: "MlflowClient", name: str, most: int | None = None) -> list[Decision]:
@@ -161,6 +218,7 @@ def _write(client: "MlflowClient", layout: Layout, name: str, decision: Decision
     tags = {
         RECORD: text,
         QUESTION: decision.question,
+        REQUEST: uuid.uuid4().hex,
         "kind": decision.kind,
         "version": str(decision.version),
         "candidate": decision.candidate,

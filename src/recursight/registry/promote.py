@@ -11,7 +11,7 @@ from recursight.errors import InputError
 from recursight.files import digest
 from recursight.layout import Layout
 from recursight.params import Params, load
-from recursight.registry.decisions import Decision, decide, history, settle
+from recursight.registry.decisions import Decision, decide, history, settle, unless_overtaken
 from recursight.registry.gate import Scored, Verdict, judge
 from recursight.registry.loading import LoadedVersion, Unreadable, images_for, load_version
 from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NAMED = 5  # classes in a sentence
 
 
+@unless_overtaken
 def promote(layout: Layout) -> Decision:
     """Decides whether the challenger becomes champion, writes that down, and moves the alias if so.
 

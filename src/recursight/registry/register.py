@@ -1,6 +1,7 @@
 """Makes the winner of the comparison a version in the registry."""
 
 import json
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,10 @@ from recursight.files import digest, read_json
 from recursight.layout import Layout
 from recursight.params import Params, Registry, load
 from recursight.registry.card import model_card, worst_class
-from recursight.registry.decisions import Decision, decide, history, settle
+from recursight.registry.decisions import Decision, decide, history, settle, unless_overtaken
 from recursight.registry.log import log_model
 from recursight.registry.promote import alias_lock, rule_of
-from recursight.registry.versions import CHALLENGER, CHAMPION, version_of, version_with
+from recursight.registry.versions import CHALLENGER, CHAMPION, REQUEST, only_one, version_of, version_with
 from recursight.tracking import connect, sync
 from recursight.tracking.connection import experiment_id, fluent
 from recursight.tracking.results import Result, prepared_with, result_in, source_digest
@@ -52,6 +53,7 @@ class Registered:
     run_id: str
 
 
+@unless_overtaken
 def register(layout: Layout) -> Registered:
     """Registers the winner, once: a bundle that has a version gets no second one.
 
@@ -113,6 +115,7 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
     model_id = log_model(client, run, result, text, params.prepare.resize)
     tags = {
         BUNDLE: result.digest,
+        REQUEST: uuid.uuid4().hex,
         "candidate": card["candidate"],
         "seed": str(card["seed"]),
         "recursight.data_digest": card["data_digest"],
@@ -130,6 +133,7 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
             description=text,
             model_id=model_id,
         )
+    version = only_one(client, name, version)
     link = json.dumps([{"name": name, "version": int(version.version)}])  # shows the version beside the model
     client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
     return version

@@ -8,7 +8,7 @@ from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.params import load
-from recursight.registry.decisions import Decision, decide, history, last_move, settle
+from recursight.registry.decisions import Decision, decide, history, last_move, settle, unless_overtaken
 from recursight.registry.loading import LoadedVersion, Unreadable, check, load_version
 from recursight.registry.promote import alias_lock
 from recursight.registry.versions import CHALLENGER, CHAMPION, find_version, version_with
@@ -40,6 +40,7 @@ class Standing:
     remark: str
 
 
+@unless_overtaken
 def rollback(layout: Layout, version: int | None = None, reason: str = "") -> Decision:
     """Makes an earlier version champion, once it is seen to load and to predict, one image and many at once.
 

@@ -11,12 +11,27 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+REQUEST = "recursight.request"  # that made a version, however often it was sent
 
 
 def version_of(client: "MlflowClient", name: str, bundle_digest: str) -> "ModelVersion | None":
     """The version that was made of a bundle; the oldest, should two machines have registered it at once."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE}` = '{bundle_digest}'")
     return min(found, key=lambda version: int(version.version), default=None)
+
+
+def only_one(client: "MlflowClient", name: str, made: "ModelVersion") -> "ModelVersion":
+    """Takes a version back that turns out to be a bundle's second one, and returns the first.
+
+    Another clone may have registered the same bundle at that moment, and a request whose answer was lost is sent
+    again. Numbers rise, so whoever made the higher one sees the lower.
+    """
+    found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE}` = '{made.tags[BUNDLE]}'")
+    first, *twins = sorted(found, key=lambda version: int(version.version))
+    for twin in twins:
+        if twin.tags.get(REQUEST) == made.tags[REQUEST]:
+            client.delete_model_version(name, twin.version)
+    return first
 
 
 def version_with(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":

@@ -12,14 +12,18 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from recursight.errors import InputError
 from recursight.stages.lifeline import mark_flow
 
 BUSY = ("is busy", "Unable to acquire lock", "database is locked")
 BUSY_SECONDS = 60.0
+GRACE_SECONDS = 5.0  # between asking a stage to end and making it
 _running: set[subprocess.Popen[str]] = set()
 REFUSED = re.compile(r"exited with 2\b")
 
@@ -123,7 +127,7 @@ def _run(root: Path, stage: str, timeout_seconds: float, output: list[str]) -> G
 
     def expire() -> None:
         expired.set()
-        _end(process)
+        _end([process])
 
     timer = threading.Timer(timeout_seconds, expire)
     timer.start()
@@ -139,28 +143,40 @@ def _run(root: Path, stage: str, timeout_seconds: float, output: list[str]) -> G
         timer.cancel()
         _running.discard(process)
         if process.poll() is None:
-            _end(process)
+            _end([process])
             process.wait()
         process.stdout.close()
 
 
-def end_all() -> None:
+def end_all(grace_seconds: float = GRACE_SECONDS) -> None:
     """Ends every stage that this process has started and that still runs."""
-    for process in list(_running):
-        _end(process)
+    _end(list(_running), grace_seconds)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Asks the stage's processes to end, and makes them after a grace of five seconds."""
-    for sign, grace_seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(process.pid, sign)
-            process.wait(grace_seconds)
-        except ProcessLookupError:
+def _end(stages: list[subprocess.Popen[str]], grace_seconds: float = GRACE_SECONDS) -> None:
+    """Asks all processes of some stages to end, dvc, training and recorder, and makes them after a grace."""
+    members = [member for stage in stages for member in _members(stage.pid)]
+    for sign, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
+        for stage in stages:
+            with suppress(ProcessLookupError):
+                os.killpg(stage.pid, sign)
+        deadline = time.monotonic() + seconds
+        _, members = psutil.wait_procs(members, timeout=seconds)
+        for stage in stages:
+            with suppress(subprocess.TimeoutExpired):
+                stage.wait(max(0.01, deadline - time.monotonic()))
+        if not members and all(stage.poll() is not None for stage in stages):
             return
-        except subprocess.TimeoutExpired:
-            continue
-        return
+
+
+def _members(group: int) -> list[psutil.Process]:
+    """The processes of a group, but for its leader, whom its parent waits for."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if process.pid != group and os.getpgid(process.pid) == group:
+                found.append(process)
+    return found
 
 
 def _reason(output: list[str]) -> str:

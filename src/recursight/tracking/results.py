@@ -15,6 +15,7 @@ from recursight.files import digest, read_json
 from recursight.layout import Layout
 
 LIGHT_FILES = ("card.json", "training.json", "history.csv", "gradient_norms.csv")  # of a bundle: all but the weights
+MEASURED = ("train_seconds", "images_per_second", "latency_ms", "throughput")  # differs from clock to clock
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,13 @@ class Result:
 
     @property
     def evaluation_digest(self) -> str | None:
-        """Names one evaluation: two of the same weights differ at least in the latency that they measured."""
+        """Names one evaluation by what it found; the same one on another clone only measured other times."""
         if self.evaluation is None:
             return None
-        return hashlib.sha256((self.evaluation / "metrics.json").read_bytes()).hexdigest()
+        findings = {key: value for key, value in self.metrics.items() if key not in MEASURED}
+        drawn = self.evaluation / "mistakes.png"  # tells of parameters that no figure shows
+        picture = hashlib.sha256(drawn.read_bytes()).hexdigest() if drawn.is_file() else None
+        return digest([findings, picture])
 
 
 def result_in(bundle: Path, evaluation: Path | None = None) -> Result | None:

@@ -99,7 +99,24 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def find_finished(client: "MlflowClient", experiment: str, **tags: str) -> "Run | None":
     """The run of a finished training that bears some tags, by their short names: `training`, `bundle`, `candidate`."""
-    return next(iter(_search(client, experiment, "= 'FINISHED'", tags)), None)
+    return min(_search(client, experiment, "= 'FINISHED'", tags), key=_seniority, default=None)
+
+
+def only_one(client: "MlflowClient", experiment: str, bundle: str) -> "Run | None":
+    """Of several finished runs of one bundle keeps the first, and returns it.
+
+    Two clones of a project may send the same result at the same time. Whoever ends its run last sees all of them, and
+    everybody keeps the same one, so that one remains.
+    """
+    found = sorted(_search(client, experiment, "= 'FINISHED'", {"bundle": bundle}), key=_seniority)
+    for twin in found[1:]:
+        client.delete_run(twin.info.run_id)
+    return found[0] if found else None
+
+
+def _seniority(run: "Run") -> tuple[bool, int, str]:
+    """An evaluated one first: a version may have been made of it."""
+    return EVALUATION not in run.data.tags, int(run.info.start_time), str(run.info.run_id)
 
 
 def unfinished(

@@ -23,8 +23,10 @@ SCORES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "
 
 def send(client: "MlflowClient", layout: Layout, params: Params, experiment: str, result: Result) -> tuple[bool, bool]:
     """Completes the run of a result; returns whether the training, and whether the evaluation, was missing."""
-    run = runs.find_finished(client, experiment, bundle=result.digest)
-    run_id = run.info.run_id if run else send_training(client, layout, params, experiment, result)
+    run = runs.only_one(client, experiment, result.digest)
+    run_id = str(run.info.run_id) if run else send_training(client, layout, params, experiment, result)
+    if run:  # perhaps another clone's, made while the attempt of this one failed
+        _drop_attempts(client, experiment, layout, result, run_id)
     evaluation = result.evaluation_digest
     if evaluation is None or (run and run.data.tags.get(runs.EVALUATION) == evaluation):
         return run is None, False
@@ -67,11 +69,18 @@ def send_training(
             client.log_artifact(run_id, str(result.bundle / name), "training")
     client.log_text(run_id, _environment(result.training), "training/environment.txt")
     client.set_tag(run_id, runs.BUNDLE, result.digest)
-    for twin in runs.unfinished(client, experiment, card["candidate"], card["training_digest"], layout.root):
-        if twin.info.run_id != run_id:
-            client.delete_run(twin.info.run_id)
+    _drop_attempts(client, experiment, layout, result, run_id)
     client.set_terminated(run_id, "FINISHED", end_time=result.finished_at_ms)
-    return run_id
+    kept = runs.only_one(client, experiment, result.digest)
+    return str(kept.info.run_id) if kept else run_id
+
+
+def _drop_attempts(client: "MlflowClient", experiment: str, layout: Layout, result: Result, kept: str) -> None:
+    """Deletes the runs that a training was begun in and that did not come to an end, but for the one that did."""
+    card = result.card
+    for run in runs.unfinished(client, experiment, card["candidate"], card["training_digest"], layout.root):
+        if run.info.run_id != kept:
+            client.delete_run(run.info.run_id)
 
 
 def send_evaluation(client: "MlflowClient", run_id: str, result: Result) -> None:
