@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +30,8 @@ def predict(
     """Say what the champion sees in image files, or in a whole folder.
 
     Images of another size or colour are fitted as `prepare` fits them. With --json, one line per image holds the
-    probabilities of all classes. A folder is scored with all below it, in any size; stopped on the way, the same command
-    goes on.
+    probabilities of all classes. A folder is scored with all below it, whatever its size; stopped on the
+    way, the same command goes on.
 
     Example: [bold]recursight predict scan-1.png scan-2.png[/]
     Example: [bold]recursight predict pictures --out predictions.parquet[/]
@@ -67,7 +68,35 @@ def _predict_files(layout: "Layout", files: list[Path], as_json: bool) -> None:
 
 
 def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_json: bool) -> None:
-    raise NotImplementedError
+    from recursight.params import load
+    from recursight.serving import PredictionLog, load_champion
+    from recursight.serving.folder import count_images, score_folder
+    from recursight.stages.progress import progress
+
+    settings = load(layout.params).serve
+    model = load_champion(layout)
+
+    def name_bad(sentence: str) -> None:
+        typer.secho(f"left out: {sentence}", err=True, fg="yellow")
+
+    with (
+        PredictionLog(layout.predictions, rows=settings.log_rows, images=settings.log_images) as log,
+        progress(f"predict {folder}", count_images(folder)) as report,
+    ):
+        scored = score_folder(
+            model,
+            folder,
+            out,
+            skip=name_bad if skip_bad else None,
+            report=report,
+            found=lambda images, scores: log.record("predict", model, images, scores, wait=True),
+        )
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **asdict(scored), "model": model.name, "version": model.version}))
+        return
+    typer.echo(f"{out}: {scored.rows:,} images by {model.name} version {model.version}", nl=False)
+    earlier = f", {scored.resumed:,} of them by an earlier run" * bool(scored.resumed)
+    typer.echo(earlier + f"; {scored.skipped:,} left out" * bool(scored.skipped))
 
 
 def serve(

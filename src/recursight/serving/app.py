@@ -175,10 +175,10 @@ def _json(content: dict[str, Any], status: int, headers: Mapping[str, str] | Non
 
 def _bodies() -> dict[str, Any]:
     """What may be sent, for OpenAPI."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
+    binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
     files = {"type": "array", "items": binary["schema"]}
     images = {"type": "array", "items": {"type": "array", "description": "H × W, or H × W × C, integers 0 to 255"}}
-    content = dict.fromkeys(READERS, binary)
+    content: dict[str, Any] = dict.fromkeys(READERS, binary)
     content["multipart/form-data"] = {"schema": {"type": "object", "properties": {"file": files}}}
     content["application/json"] = {"schema": {"type": "object", "properties": {"images": images}}}
     return {"required": True, "content": content}

@@ -1,7 +1,7 @@
 """Requests that wait at the same time are answered together.
 
-While the model is at work on a batch, further requests gather, and the next batch takes all of them: a lone request waits
-for nothing, and many at once cost little more than one. There is no window to tune.
+While the model is at work on a batch, further requests gather, and the next batch takes all of them: a lone request
+waits for nothing, and many at once cost little more than one. There is no window to tune.
 """
 
 import logging
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 import numpy as np
+import torch
 
 from recursight.registry.loading import LoadedVersion
 
@@ -22,11 +23,14 @@ class Batcher:
 
     Args:
         images: at most so many in a batch, unless one request alone has more.
+        threads: CPU threads of the model.
         done: is told of each batch: model, images (N, H, W, C), probabilities (N, K).
     """
 
-    def __init__(self, images: int, done: Callable[[LoadedVersion, np.ndarray, np.ndarray], None]) -> None:
-        self._most, self._done = images, done
+    def __init__(
+        self, images: int, threads: int, done: Callable[[LoadedVersion, np.ndarray, np.ndarray], None]
+    ) -> None:
+        self._most, self._threads, self._done = images, threads, done
         self._waiting: deque[tuple[LoadedVersion, np.ndarray, Future[np.ndarray]]] = deque()
         self._change = threading.Condition()
         self._closed = False
@@ -53,6 +57,7 @@ class Batcher:
         self._thread.join()
 
     def _work(self) -> None:
+        torch.set_num_threads(self._threads)  # torch counts them for each of our threads anew
         while batch := self._next():
             model = batch[0][0]
             try:

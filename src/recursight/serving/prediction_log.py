@@ -1,7 +1,8 @@
 """What the champion said, kept for those who look for drift: parquet parts under `.recursight/predictions`.
 
-A background thread writes. The part that is being filled is replaced every few seconds, by a rename, so every file is whole at any moment and a killed process loses its last seconds only. Several
-processes may log into one folder: each writes parts of its own, and whoever writes drops the oldest.
+A background thread writes. The part that is being filled is replaced every few seconds, by a rename, so every file is
+whole at any moment, and a killed process loses its last seconds only. Several processes may log into one folder: each
+writes parts of its own, and whoever writes drops the oldest.
 """
 
 import io
@@ -263,7 +264,8 @@ def read_log(folder: Path, since: datetime | None = None) -> "pd.DataFrame":
     tables = [table.to_pandas() for path in _parts(folder) if len(table := _read(path, since))]
     if not tables:
         return pd.DataFrame({name: [] for name in COLUMNS}).astype({"time": "datetime64[us, UTC]"})
-    return pd.concat(tables, ignore_index=True).sort_values("time", kind="stable", ignore_index=True)
+    log: pd.DataFrame = pd.concat(tables, ignore_index=True)
+    return log.sort_values("time", kind="stable", ignore_index=True)
 
 
 def _read(path: Path, since: datetime | None) -> "pa.Table":

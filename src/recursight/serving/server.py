@@ -78,7 +78,7 @@ def serve(
             for index in np.flatnonzero(counts):
                 metrics.predictions.labels(model.classes[index]).inc(int(counts[index]))
 
-        batcher = Batcher(limits.batch_images, note)
+        batcher = Batcher(limits.batch_images, limits.threads, note)
         stack.callback(batcher.close)
         decoders = stack.enter_context(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode"))
         app = Doorway(
@@ -110,7 +110,7 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
 
 def _run(app: Doorway, listener: socket.socket) -> None:
     configuration = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         lifespan="off",
         log_config=None,
         access_log=False,

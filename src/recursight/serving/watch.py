@@ -69,7 +69,7 @@ class Watch:
         try:
             self._client = self._client or connect(self._layout, HASTY)
             found = version_with(self._client, self._model.name, CHAMPION)
-        except (*outages(), InputError) as error:
+        except outages() as error:
             self._client = None
             self._metrics.registry_answers.set(0)
             self._tell(f"MLflow does not answer, version {self._model.version} serves on: {error}")
