@@ -65,7 +65,8 @@ class LoadedVersion:
         direct = getattr(self._classifier, "probabilities", None)
         if direct is not None and tuple(self._classifier.classes) == self.classes:
             parts = [
-                direct(np.ascontiguousarray(images[start : start + BATCH])) for start in range(0, len(images), BATCH)
+                direct(np.require(images[start : start + BATCH], np.uint8, "CW"))
+                for start in range(0, len(images), BATCH)
             ]
             return np.concatenate(parts)
         rows = self.answers(images)["probabilities"]

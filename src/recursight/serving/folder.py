@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 BATCH = 256  # images, or as many as BATCH_BYTES hold
 BATCH_BYTES = 8_000_000
 SMALL_BYTES = 1_000_000
+GROUP_ROWS = 4096
 PART_ROWS = 16_384
 NAMED = 20  # unreadable images in one sentence
 
@@ -219,6 +220,7 @@ class _Parts:
         self._job = json.dumps([str(images.resolve()), model.name, model.version])
         self._digest = hashlib.sha256()
         self._files = sorted(folder.glob("part-*.parquet"))
+        self._tables: list[pa.Table] = []
         self._writer: pq.ParquetWriter | None = None
         self._part_rows = 0
 
@@ -229,7 +231,7 @@ class _Parts:
         remaining = listing()
         if not self._files:
             return remaining
-        about = pq.read_schema(self._files[-1]).metadata
+        about = pq.read_metadata(self._files[-1]).metadata
         listed = int(about[b"listed"])
         self._pass(islice(remaining, listed))
         if about[b"job"].decode() == self._job and about[b"digest"].decode() == self._digest.hexdigest():
@@ -241,24 +243,22 @@ class _Parts:
         return listing()
 
     def add(self, batch: _Batch) -> None:
-        """Writes rows, as a row group; a part that is long enough is finished."""
-        import pyarrow.parquet as pq
-
-        table = _table(self._model, batch.paths, batch.scores)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._temporary, table.schema)
-        if len(table):
-            self._writer.write_table(table)
+        """Takes rows, which are written a row group at a time; a part that is long enough is finished."""
+        self._tables.append(_table(self._model, batch.paths, batch.scores))
         self._pass(iter(batch.listed))
-        self.rows += len(table)
-        self._part_rows += len(table)
+        self.rows += len(batch.paths)
+        self._part_rows += len(batch.paths)
+        if sum(map(len, self._tables)) >= GROUP_ROWS:
+            self._write_group()
         if self._part_rows >= PART_ROWS:
             self.close()
 
     def close(self) -> None:
         """Finishes the part that is being written."""
-        if self._writer is None:
+        if not self._tables and self._writer is None:
             return
+        self._write_group()
+        assert self._writer is not None
         about = {"job": self._job, "listed": str(self.listed), "digest": self._digest.hexdigest()}
         self._writer.add_key_value_metadata(about)
         self._writer.close()
@@ -266,6 +266,18 @@ class _Parts:
         file = self._folder / f"part-{len(self._files):06}.parquet"
         self._temporary.replace(file)
         self._files.append(file)
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._tables:
+            return
+        table = pa.concat_tables(self._tables).combine_chunks()
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._temporary, table.schema)
+        self._writer.write_table(table)
+        self._tables = []
 
     def merge(self, target: Path) -> None:
         """Makes the target of the parts, a row group at a time."""

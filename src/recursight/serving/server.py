@@ -44,7 +44,7 @@ def serve(
         host: address to listen at.
         port: 0 for any that is free.
         allowed_hosts: further names that clients may call the server by.
-        started: is called with address and version, just before the first request can be answered.
+        started: is called with address and version when requests can be sent.
 
     Raises:
         InputError: if the port is taken, or there is no champion.
@@ -88,8 +88,8 @@ def serve(
             metrics=metrics,
         )
         name, bound = listener.getsockname()[:2]
-        started(f"http://{f'[{name}]' if ':' in name else name}:{bound}", watch.model)
-        _run(app, listener)
+        url = f"http://{f'[{name}]' if ':' in name else name}:{bound}"
+        _run(app, listener, lambda: started(url, watch.model))
 
 
 @contextmanager
@@ -108,7 +108,19 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
         raise InputError(f"cannot listen at {host}:{port}: {reason}. Give another --host or --port.") from None
 
 
-def _run(app: Doorway, listener: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, configuration: uvicorn.Config, listens: Callable[[], None]) -> None:
+        super().__init__(configuration)
+        self._listens = listens
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listens()
+
+
+def _run(app: Doorway, listener: socket.socket, listens: Callable[[], None]) -> None:
     configuration = uvicorn.Config(
         app,
         lifespan="off",
@@ -123,6 +135,6 @@ def _run(app: Doorway, listener: socket.socket) -> None:
     # uvicorn drains, then raises the signal once more for whoever was there before: an end on demand is no failure.
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
-        uvicorn.Server(configuration).run(sockets=[listener])
+        _Server(configuration, listens).run(sockets=[listener])
     finally:
         signal.signal(signal.SIGTERM, before)
