@@ -65,7 +65,7 @@ class LoadedVersion:
         direct = getattr(self._classifier, "probabilities", None)
         if direct is not None and tuple(self._classifier.classes) == self.classes:
             parts = [
-                direct(np.require(images[start : start + BATCH], np.uint8, "CW"))
+                direct(np.require(images[start : start + BATCH], np.uint8, ("C", "W")))
                 for start in range(0, len(images), BATCH)
             ]
             return np.concatenate(parts)
