@@ -12,7 +12,7 @@ from PIL import Image
 from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.registry import register
-from recursight.serving import load_champion
+from recursight.serving import load_champion, predict_files, predictions, read_log
 
 
 @pytest.fixture
@@ -33,9 +33,12 @@ def pictures(project):
 
 
 def test_files_are_answered_like_the_arrays_that_they_hold(champion, pictures, project):
-    answers = [answer for _, answer in champion.predict_files(pictures)]
+    ((paths, decoded, scores),) = predict_files(champion, pictures)
+    answers = predictions(champion.classes, scores)
     images = np.array(open_store(project.store).images[:2, 0])
-    assert answers[:2] == champion.predict(images)
+    assert list(paths) == pictures
+    assert (decoded[:2] == images).all()
+    assert scores[:2] == pytest.approx(champion.scores(images), abs=1e-6)
     assert len(answers) == 3
     for answer in answers:
         assert answer.label in champion.classes
@@ -45,19 +48,27 @@ def test_files_are_answered_like_the_arrays_that_they_hold(champion, pictures, p
 
 def test_any_number_of_images_is_answered(champion, project):
     images = np.array(open_store(project.store).images[:, 0])
-    answers = champion.predict(images)
-    assert len(answers) == len(images) > 1024
-    single = champion.predict(images[-1:])[0]
-    assert single.label == answers[-1].label
-    assert single.probability == pytest.approx(answers[-1].probability, abs=1e-5)
-    assert champion.predict(images[:0]) == []
+    scores = champion.scores(images)
+    assert scores.shape == (len(images), len(champion.classes))
+    assert len(images) > 1024
+    assert champion.scores(images[-1:])[0] == pytest.approx(scores[-1], abs=1e-5)
+    assert champion.scores(images[:0]).shape == (0, len(champion.classes))
+    assert predictions(champion.classes, champion.scores(images[:0])) == []
+
+
+def test_scores_are_what_mlflow_answers(champion, project):
+    images = np.array(open_store(project.store).images[:5, 0])
+    table = champion.answers(images)
+    found = predictions(champion.classes, champion.scores(images))
+    assert [one.label for one in found] == list(table["class"])
+    assert [one.probabilities for one in found] == list(table["probabilities"])
 
 
 def test_every_file_that_is_no_image_is_named(champion, pictures, project):
     (project.root / "text.png").write_text("not an image")
     wrong = [project.root / "missing.png", project.root / "text.png", project.root]
     with pytest.raises(InputError) as caught:
-        list(champion.predict_files([*pictures, *wrong]))
+        list(predict_files(champion, [*pictures, *wrong]))
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert "missing.png: does not exist" in lines[0]
@@ -74,7 +85,7 @@ def test_a_champion_that_cannot_be_loaded_is_said_plainly(project):
     register(project)
     for path in (project.root / "mlartifacts" / "models").glob("m-*/artifacts/artifacts/network.pt2"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="Version 1 of 'recursight', the champion, cannot be loaded"):
+    with pytest.raises(InputError, match="champion of 'recursight' does not serve: version 1 cannot be loaded"):
         load_champion(project)
 
 
@@ -94,3 +105,6 @@ def test_the_command_prints_a_line_per_file(project, pictures):
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["file"] for line in lines] == [str(path) for path in pictures]
     assert all(line["probabilities"][line["class"]] == line["probability"] for line in lines)
+    logged = read_log(project.predictions)
+    assert list(logged["predicted"]) == [line["class"] for line in lines]
+    assert set(logged["source"]) == {"predict"}

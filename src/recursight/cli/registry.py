@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def add_to(app: typer.Typer) -> None:
     app.add_typer(track, name="track", rich_help_panel=PANEL)
     app.command(rich_help_panel=PANEL)(register)
-    app.command(rich_help_panel=PANEL)(predict)
 
 
 @track.command()
@@ -88,28 +86,3 @@ def register(as_json: AsJson = False) -> None:
     state = "registered as" if made.created else "is already"
     typer.echo(f"{made.candidate} (seed {made.seed}) {state} {made.name} version {made.version}")
     typer.echo(f"{made.alias}: {made.reason}")
-
-
-def predict(
-    files: Annotated[list[Path], typer.Argument(help="PNG or JPEG images.", show_default=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Say what the champion sees in image files.
-
-    Images of another size or colour are fitted as `prepare` fits them. With --json, one line per image holds the
-    probabilities of all classes.
-
-    Example: [bold]recursight predict scan-1.png scan-2.png[/]
-    """
-    from recursight.layout import Layout
-    from recursight.serving import load_champion
-
-    champion = load_champion(Layout.find())
-    width = max(len(str(path)) for path in files)
-    for path, answer in champion.predict_files(files):
-        if as_json:
-            line = {"file": str(path), "class": answer.label, "probability": answer.probability}
-            line |= {"probabilities": answer.probabilities, "model": champion.name, "version": champion.version}
-            typer.echo(json.dumps(line, ensure_ascii=False))
-        else:
-            typer.echo(f"{path!s:<{width}}  {answer.label}  {answer.probability:.2%}")

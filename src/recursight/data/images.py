@@ -90,6 +90,16 @@ def decode(
             return _decoded(opened, size, resize, channels)
 
 
+def pixels_of(image: bytes) -> int:
+    """Height times width of an encoded image, from its header alone.
+
+    Raises:
+        BadImage: if it has none, or more than `MAX_PIXELS`.
+    """
+    with _open(image) as opened:
+        return opened.width * opened.height
+
+
 def _size_of(path: Path) -> int:
     try:
         return path.stat().st_size

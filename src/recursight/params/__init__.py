@@ -7,7 +7,7 @@ that list them.
 
 from recursight.params.experiment import Augment, Candidate, Compare, Evaluate, Prepare, Train
 from recursight.params.file import Params, load
-from recursight.params.operation import Gate, Registry, Retrain
+from recursight.params.operation import Gate, Registry, Retrain, Serve
 
 __all__ = [
     "Augment",
@@ -19,6 +19,7 @@ __all__ = [
     "Prepare",
     "Registry",
     "Retrain",
+    "Serve",
     "Train",
     "load",
 ]

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pydantic import Field, field_validator
 
 from recursight.errors import nearest
-from recursight.params.section import Fraction, Section
+from recursight.params.section import Fraction, Positive, Section
 
 
 class Registry(Section):
@@ -77,3 +77,29 @@ class Retrain(Section):
         except (ZoneInfoNotFoundError, ValueError):
             raise ValueError(f"is no timezone; {nearest(name, available_timezones())}") from None
         return name
+
+
+class Serve(Section):
+    """How `recursight serve` answers, and what it refuses.
+
+    Attributes:
+        poll_seconds: between two looks at the alias `champion`.
+        max_bytes: of one request's body.
+        max_pixels: of all images of one request together, as sent; told from their headers, before decoding.
+        max_images: in one request.
+        max_waiting: requests at work at once; more are turned away with 503.
+        batch_images: of requests that wait at the same time, answered together.
+        threads: CPU threads of the model.
+        log_rows: predictions kept in the log, of served and batch-scored images.
+        log_images: whether the log keeps the images too.
+    """
+
+    poll_seconds: Annotated[float, Field(gt=0)] = 5
+    max_bytes: Positive = 16_000_000
+    max_pixels: Positive = 50_000_000
+    max_images: Positive = 256
+    max_waiting: Positive = 128
+    batch_images: Positive = 64
+    threads: Positive = 1
+    log_rows: Positive = 1_000_000
+    log_images: bool = False

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -34,6 +35,7 @@ class LoadedVersion:
     """A version of the registered model, through MLflow, with its own preprocessing.
 
     Attributes:
+        name: of the registered model.
         version: its number.
         classes: that it knows.
         input_shape: H, W, C of the images that it takes.
@@ -41,6 +43,7 @@ class LoadedVersion:
         model: MLflow's pyfunc.
     """
 
+    name: str
     version: int
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
@@ -52,6 +55,31 @@ class LoadedVersion:
         answers: pd.DataFrame = self.model.predict(images)
         return answers
 
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """The probabilities alone: float64 (N, K), columns in the order of `classes`, of images as above.
+
+        Twice as fast as `answers` for a single image where the model can give them without a table.
+        """
+        if not len(images):
+            return np.empty((0, len(self.classes)))
+        direct = getattr(self._classifier, "probabilities", None)
+        if direct is not None and tuple(self._classifier.classes) == self.classes:
+            parts = [
+                direct(np.require(images[start : start + BATCH], np.uint8, ("C", "W")))
+                for start in range(0, len(images), BATCH)
+            ]
+            return np.concatenate(parts)
+        rows = self.answers(images)["probabilities"]
+        return np.array([[answer[name] for name in self.classes] for answer in rows], np.float64)
+
+    @cached_property
+    def _classifier(self) -> Any:
+        """What MLflow has wrapped; None for a model of another kind."""
+        try:
+            return self.model.unwrap_python_model()
+        except Exception:  # as many kinds of model, as many errors
+            return None
+
     def probabilities(self, images: np.ndarray, rows: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
         """N × K, float64, of some rows of images that may be memory-mapped; columns in the order of `classes`.
 
@@ -61,10 +89,8 @@ class LoadedVersion:
         parts = []
         for start in range(0, len(rows), BATCH):
             try:
-                answers = self.answers(np.array(images[rows[start : start + BATCH]]))
-                parts.append(
-                    np.array([[answer[name] for name in classes] for answer in answers["probabilities"]], np.float64)
-                )
+                scores = self.scores(np.array(images[rows[start : start + BATCH]]))
+                parts.append(scores[:, [self.classes.index(name) for name in classes]])
             except Exception as error:  # whatever a model's code can raise
                 raise Unreadable(f"version {self.version} cannot predict: {_line(error)}") from None
         found = np.concatenate(parts)
@@ -104,7 +130,7 @@ def load_version(layout: Layout, name: str, version: int) -> LoadedVersion:
             model = mlflow.pyfunc.load_model(f"models:/{name}/{version}")
         about = model.metadata.metadata
         shape = cast(tuple[int, int, int], tuple(about["input_shape"]))
-        return LoadedVersion(version, tuple(about["classes"]), shape, about["resize"], model)
+        return LoadedVersion(name, version, tuple(about["classes"]), shape, about["resize"], model)
     except Exception as error:  # whatever a model's code or files can raise
         raise Unreadable(f"version {version} cannot be loaded: {_line(error)}") from None
 

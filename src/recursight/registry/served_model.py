@@ -33,16 +33,20 @@ class ImageClassifier(PythonModel):
         rows = [row for start in range(0, len(images), BATCH) for row in self._answers(images[start : start + BATCH])]
         return pd.DataFrame(rows, columns=["class", "probability", "probabilities"])
 
-    def _answers(self, images: np.ndarray) -> list[dict[str, Any]]:
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Without the table around them: float64 (N, K) in the order of `classes`, of uint8 images (N, H, W, C)."""
         with torch.inference_mode():
-            probabilities = self.network(torch.from_numpy(images)).double().numpy()
+            answer: np.ndarray = self.network(torch.from_numpy(images)).double().numpy()
+        return answer
+
+    def _answers(self, images: np.ndarray) -> list[dict[str, Any]]:
         return [
             {
                 "class": self.classes[row.argmax()],
                 "probability": float(row.max()),
                 "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
             }
-            for row in probabilities
+            for row in self.probabilities(images)
         ]
 
 

@@ -1,19 +1,19 @@
-"""The registered model with the alias `champion`, as something that answers for image files and arrays."""
+"""The registered model with the alias `champion`, as something that answers for images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
 
-from recursight.data.images import BadImage, Resize, decode
+from recursight.data.images import BadImage, decode
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.registry import CHAMPION, version_with
+from recursight.registry.loading import LoadedVersion, Unreadable, load_version
 from recursight.tracking import connect
-from recursight.tracking.connection import fluent
 
 BATCH = 256
 
@@ -33,58 +33,7 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Champion:
-    """A loaded model.
-
-    Attributes:
-        name: of the registered model.
-        version: which one it is.
-        classes: that it knows.
-        input_shape: H, W, C of the images that it takes.
-        resize: how an image of another size is fitted.
-        model: MLflow's pyfunc.
-    """
-
-    name: str
-    version: int
-    classes: tuple[str, ...]
-    input_shape: tuple[int, int, int]
-    resize: Resize
-    model: Any
-
-    def predict(self, images: np.ndarray) -> list[Prediction]:
-        """Answers for raw uint8 images (N, H, W, C), for any N."""
-        if not len(images):
-            return []
-        answers = self.model.predict(images)
-        return [Prediction(*row) for row in answers[["class", "probability", "probabilities"]].itertuples(index=False)]
-
-    def predict_files(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Prediction]]:
-        """Decodes images as `prepare` does, and answers for each.
-
-        Raises:
-            InputError: naming every file of the batch that is missing or cannot be decoded.
-        """
-        for start in range(0, len(paths), BATCH):
-            group = paths[start : start + BATCH]
-            yield from zip(group, self.predict(self._decoded(group)), strict=True)
-
-    def _decoded(self, paths: Sequence[Path]) -> np.ndarray:
-        height, width, depth = self.input_shape
-        channels: Literal["grey", "rgb"] = "grey" if depth == 1 else "rgb"
-        images, faults = [], []
-        for path in paths:
-            try:
-                images.append(decode(path, (height, width), self.resize, channels))
-            except BadImage as fault:
-                faults.append(f"{path}: {_reason(path, fault)}")
-        if faults:
-            raise InputError("\n".join(faults))
-        return np.stack(images)
-
-
-def load_champion(layout: Layout) -> Champion:
+def load_champion(layout: Layout) -> LoadedVersion:
     """Loads the model that is in production.
 
     Raises:
@@ -96,19 +45,59 @@ def load_champion(layout: Layout) -> Champion:
     if version is None:
         raise InputError(f"The model {name!r} has no champion yet: make one with `recursight register`.")
     try:
-        with fluent(layout):
-            import mlflow.pyfunc
+        return load_version(layout, name, int(version.version))
+    except Unreadable as error:
+        raise InputError(f"The champion of {name!r} does not serve: {error}") from None
 
-            model = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}")
-        about = model.metadata.metadata
-        shape = cast(tuple[int, int, int], tuple(about["input_shape"]))
-        return Champion(name, int(version.version), tuple(about["classes"]), shape, about["resize"], model)
-    except Exception as error:  # whatever a model's code or files can raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"Version {version.version} of {name!r}, the champion, cannot be loaded: {reason}") from None
+
+def predictions(classes: Sequence[str], scores: np.ndarray) -> list[Prediction]:
+    """One for each row of probabilities (N, K)."""
+    best = scores.argmax(axis=1) if len(scores) else ()
+    rows = scores.tolist()
+    return [
+        Prediction(classes[index], row[index], dict(zip(classes, row, strict=True)))
+        for index, row in zip(best, rows, strict=True)
+    ]
+
+
+def decode_for(model: LoadedVersion, image: bytes | Path | np.ndarray) -> np.ndarray:
+    """Decodes an image, or fits uint8 pixels, as `prepare` did for this model: uint8 (H, W, C).
+
+    Raises:
+        BadImage: if it cannot be decoded.
+    """
+    height, width, depth = model.input_shape
+    channels: Literal["grey", "rgb"] = "grey" if depth == 1 else "rgb"
+    return decode(image, (height, width), model.resize, channels)
+
+
+def predict_files(
+    model: LoadedVersion, paths: Sequence[Path]
+) -> Iterator[tuple[Sequence[Path], np.ndarray, np.ndarray]]:
+    """Answers for image files, batch by batch: paths, images (N, H, W, C), probabilities (N, K).
+
+    Raises:
+        InputError: naming every file of the batch that is missing or cannot be decoded.
+    """
+    for start in range(0, len(paths), BATCH):
+        group = paths[start : start + BATCH]
+        images = _decoded(model, group)
+        yield group, images, model.scores(images)
+
+
+def _decoded(model: LoadedVersion, paths: Sequence[Path]) -> np.ndarray:
+    images, faults = [], []
+    for path in paths:
+        try:
+            images.append(decode_for(model, path))
+        except BadImage as fault:
+            faults.append(f"{path}: {_reason(path, fault)}")
+    if faults:
+        raise InputError("\n".join(faults))
+    return np.stack(images)
 
 
 def _reason(path: Path, fault: BadImage) -> str:
     if path.is_dir():
-        return "is a folder; name image files."
+        return "is a folder; score it with `recursight predict FOLDER --out predictions.parquet`."
     return str(fault) if path.exists() else "does not exist."

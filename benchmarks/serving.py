@@ -1,0 +1,347 @@
+"""Serving and batch scoring, measured: `python -m benchmarks.serving`.
+
+Trains two small projects' worth of models on the embedded digits at 28×28 pixels, serves one of them with
+`recursight serve`, and sends one PNG a request, open-loop: each request leaves when it is due, whatever became of those
+before it, and its time counts from when it was due. In the second measurement the champion changes half way. Then
+`recursight predict FOLDER` scores 20,000 PNG files, against the same model on arrays in memory.
+
+Writes benchmarks/results/serving.md and serving.json.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from recursight.data.prepare import prepare
+from recursight.data.published import make_digits
+from recursight.data.store import open_store
+from recursight.files import write_json, write_text
+from recursight.layout import Layout
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FOLDER = ROOT / ".recursight" / "benchmarks" / "serving"
+SIDE = 28
+CANDIDATES = ("conv_gru", "lstm")  # as in params.yaml: on MNIST the best, and the best without a convolution
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rate", type=float, default=50, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--images", type=int, default=20_000, help="in the folder that is scored")
+    parser.add_argument("--rounds", type=int, default=3, help="of the batch scoring")
+    arguments = parser.parse_args()
+    layout = make_project()
+    result: dict[str, Any] = {"account": account()}
+    result["open_loop"] = [
+        open_loop(layout, arguments.rate, arguments.seconds, change=change) for change in (False, True)
+    ]
+    result["closed_loop"] = [closed_loop(layout, batch) for batch in (1, 64)]
+    result["folder"] = [score(layout, name, arguments.images, arguments.rounds) for name in CANDIDATES]
+    result["account"]["load"] = f"{os.getloadavg()[0]:.1f} at the end"
+    write_json(RESULTS / "serving.json", result)
+    write_text(RESULTS / "serving.md", markdown(result))
+    print(markdown(result))
+
+
+def account() -> dict[str, str]:
+    import torch
+
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
+    return {
+        "command": " ".join(["python -m benchmarks.serving", *sys.argv[1:]]),
+        "commit": commit.stdout.strip(),
+        "machine": f"{processor}, {os.cpu_count()} processors; server and load generator share them",
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+# A project with two versions.
+
+
+def make_project() -> Layout:
+    """Version 1 is conv_gru, version 2 lstm; trained briefly, since only their speed counts."""
+    from recursight.registry import register
+    from recursight.stages import evaluate, train
+    from recursight.stages.lifeline import mark_flow
+
+    layout = Layout(FOLDER)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["prepare"]["size"] = [SIDE, SIDE]
+    params["train"] |= {"epochs": 2, "patience": 0}
+    params["registry"] |= {"minimum_accuracy": 0.0, "minimum_class_recall": 0.0}
+    params["serve"] |= {"poll_seconds": 1}
+    params["candidates"] = {name: params["candidates"][name] for name in CANDIDATES}
+    layout.params.write_text(yaml.safe_dump(params))
+    (FOLDER / "dvc.yaml").write_text("stages: {}\n")
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    os.environ |= mark_flow()  # stages leave MLflow to whoever called them
+    layout.data.mkdir()
+    make_digits(layout.data)
+    prepare(layout.data, layout.store, size=(SIDE, SIDE))
+    for name in CANDIDATES:
+        train.run(layout, name)
+        evaluate.run(layout, name)
+        write_json(layout.comparison / "comparison.json", {"winner": name, "winner_seed": 0, "ranking": []})
+        register(layout)
+    return layout
+
+
+def appoint(layout: Layout, version: int) -> None:
+    from recursight.tracking import connect
+
+    connect(layout).set_registered_model_alias("recursight", "champion", str(version))
+
+
+# Serving.
+
+
+@contextmanager
+def served(layout: Layout, batch: int | None = None) -> Iterator[str]:
+    """The address of `recursight serve` with version 1."""
+    appoint(layout, 1)
+    if batch is not None:
+        params = yaml.safe_load(layout.params.read_text())
+        params["serve"]["batch_images"] = batch
+        layout.params.write_text(yaml.safe_dump(params))
+    command = [Path(sys.executable).parent / "recursight", "serve", "--port", "0"]
+    process = subprocess.Popen(command, cwd=layout.root, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        yield next(word for word in process.stdout.readline().split() if word.startswith("http"))
+    finally:
+        process.terminate()
+        if process.wait(timeout=30) != 0:
+            raise SystemExit(f"the server ended with {process.returncode}")
+
+
+def pictures(layout: Layout, count: int) -> Iterator[bytes]:
+    """PNG files of digits, no two alike."""
+    images = open_store(layout.store).images[:, 0, :, :, 0]
+    noise = np.random.default_rng(0)
+    for number in range(count):
+        image = images[number % len(images)]
+        with io.BytesIO() as file:
+            Image.fromarray(image | noise.integers(0, 4, image.shape, dtype=np.uint8)).save(file, "PNG")
+            yield file.getvalue()
+
+
+def form(picture: bytes) -> tuple[bytes, dict[str, str]]:
+    """A body of multipart/form-data, and its headers."""
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="digit.png"\r\n\r\n'
+    return head + picture + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def open_loop(layout: Layout, rate: float, seconds: float, *, change: bool) -> dict[str, Any]:
+    bodies = [form(picture) for picture in pictures(layout, 200)]
+    with served(layout) as url:
+        asyncio.run(send(url, bodies, rate, 2))  # not counted
+        appointing = (lambda: appoint(layout, 2)) if change else None
+        answers = asyncio.run(send(url, bodies, rate, seconds, appointing))
+    name = f"{rate:.0f} requests/s for {seconds:.0f} s" + ", the champion changes" * change
+    return {"name": name, **summary(answers)}
+
+
+Answer = tuple[float, int, int]  # milliseconds, status (0 for none), version
+
+
+async def send(url: str, bodies: list[Any], rate: float, seconds: float, half_way: Any = None) -> list[Answer]:
+    import aiohttp
+
+    async def one(due: float, number: int) -> Answer:
+        body, headers = bodies[number % len(bodies)]
+        try:
+            async with session.post(url, data=body, headers=headers) as answer:
+                content = await answer.json()
+                return 1000 * (time.perf_counter() - due), answer.status, content["version"]
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return 1000 * (time.perf_counter() - due), 0, 0
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as session:
+        started, count, tasks = time.perf_counter() + 0.1, round(rate * seconds), []
+        for number in range(count):
+            due = started + number / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(asyncio.create_task(one(due, number)))
+            if half_way and number == count // 2:
+                tasks.append(asyncio.create_task(asyncio.to_thread(half_way)))
+        return [answer for answer in await asyncio.gather(*tasks) if answer is not None]
+
+
+def summary(answers: list[Answer]) -> dict[str, Any]:
+    times = np.array([milliseconds for milliseconds, _, _ in answers])
+    figures = {f"p{level}_ms": round(float(np.percentile(times, level)), 2) for level in (50, 90, 99)}
+    versions = Counter(version for _, _, version in answers)
+    failures = sum(status != 200 for _, status, _ in answers)
+    answered = {str(version): number for version, number in sorted(versions.items())}
+    return {
+        "requests": len(answers),
+        "failures": failures,
+        **figures,
+        "highest_ms": round(float(times.max()), 2),
+        "by_version": answered,
+    }
+
+
+def closed_loop(layout: Layout, batch: int, connections: int = 16, seconds: float = 10) -> dict[str, Any]:
+    """As many requests as the server answers, some connections at once; with and without batches."""
+    bodies = [form(picture) for picture in pictures(layout, 200)]
+
+    async def drive(url: str) -> list[Answer]:
+        import aiohttp
+
+        async def caller(first: int) -> list[Answer]:
+            answers: list[Answer] = []
+            end, number = time.perf_counter() + seconds, first
+            while (started := time.perf_counter()) < end:
+                body, headers = bodies[number % len(bodies)]
+                async with session.post(url, data=body, headers=headers) as answer:
+                    version = (await answer.json())["version"]
+                    answers.append((1000 * (time.perf_counter() - started), answer.status, version))
+                number += connections
+            return answers
+
+        async with aiohttp.ClientSession() as session:
+            return [answer for one in await asyncio.gather(*map(caller, range(connections))) for answer in one]
+
+    with served(layout, batch) as url:
+        asyncio.run(send(url, bodies, 50, 2))
+        answers = asyncio.run(drive(url))
+    found = summary(answers)
+    return {
+        "name": f"{connections} connections, batches of up to {batch}",
+        "per_second": len(answers) / seconds,
+        **found,
+    }
+
+
+# Batch scoring.
+
+
+def score(layout: Layout, name: str, count: int, rounds: int) -> dict[str, Any]:
+    """`recursight predict FOLDER` against its model alone, taking turns."""
+    appoint(layout, CANDIDATES.index(name) + 1)
+    folder, out = layout.root / "pictures", layout.root / "predictions.parquet"
+    if not folder.exists():
+        for number, picture in enumerate(pictures(layout, count)):
+            path = folder / f"{number // 1000:03}" / f"{number:06}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture)
+    command = [Path(sys.executable).parent / "recursight", "predict", folder, "--out", out, "--json"]
+    alone: dict[str, list[float]] = {"one model, all threads": [], "one thread a processor": []}
+    whole = []
+    for _ in range(rounds):
+        done = subprocess.run(command, cwd=layout.root, capture_output=True, text=True, check=True)
+        whole.append(json.loads(done.stdout.splitlines()[-1])["images_per_second"])
+        for way, rate in model_alone(layout, count).items():
+            alone[way].append(rate)
+    medians = {way: float(np.median(rates)) for way, rates in alone.items()}
+    best = max(medians.values())
+    return {
+        "model": name,
+        "images": count,
+        "command_per_second": float(np.median(whole)),
+        "alone_per_second": medians,
+        "share": float(np.median(whole)) / best,
+    }
+
+
+def model_alone(layout: Layout, count: int) -> dict[str, float]:
+    """Images a second of the loaded model on decoded arrays: on all threads together, or as the command asks."""
+    code = f"from benchmarks.serving import rates; rates({str(layout.root)!r}, {count})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rates(root: str, count: int) -> None:
+    import torch
+
+    from recursight.serving import load_champion
+    from recursight.serving.folder import BATCH
+
+    layout = Layout(Path(root))
+    model = load_champion(layout)
+    images = np.resize(np.array(open_store(layout.store).images[:, 0]), (count, *model.input_shape))
+    batches = [images[start : start + BATCH] for start in range(0, count, BATCH)]
+    processors = os.cpu_count() or 1
+    torch.set_num_threads(processors)
+    found = {}
+    model.scores(batches[0])
+    started = time.perf_counter()
+    for batch in batches:
+        model.scores(batch)
+    found["one model, all threads"] = count / (time.perf_counter() - started)
+    with ThreadPoolExecutor(processors, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(model.scores, batches[:4]))
+        started = time.perf_counter()
+        list(pool.map(model.scores, batches))
+        found["one thread a processor"] = count / (time.perf_counter() - started)
+    print(json.dumps(found))
+
+
+def markdown(result: dict[str, Any]) -> str:
+    lines = ["# Serving", "", *(f"- {key}: {value}" for key, value in result["account"].items()), ""]
+    lines += [
+        "One PNG of 28×28 a request; version 1 is conv_gru, version 2 lstm, as in params.yaml. Milliseconds from when",
+        "a request was due to its whole answer.",
+        "",
+        "| load | requests | failures | p50 | p90 | p99 | highest | answers by version |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in result["open_loop"]:
+        versions = ", ".join(f"{version}: {count:,}" for version, count in row["by_version"].items())
+        lines.append(
+            f"| {row['name']} | {row['requests']:,} | {row['failures']} | {row['p50_ms']:.1f} | {row['p90_ms']:.1f} "
+            f"| {row['p99_ms']:.1f} | {row['highest_ms']:.1f} | {versions} |"
+        )
+    lines += [
+        "",
+        "As fast as it goes:",
+        "",
+        "| callers | requests/s | failures | p50 | p99 |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['name']} | {row['per_second']:,.0f} | {row['failures']} | {row['p50_ms']:.1f} | {row['p99_ms']:.1f} |"
+        for row in result["closed_loop"]
+    ]
+    lines += [
+        "",
+        "Batch scoring of PNG files of 28×28 pixels, images a second; the share is of the faster way to ask the model.",
+        "",
+        "| model | `recursight predict FOLDER` | model alone, all threads | alone, one thread a processor | share |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in result["folder"]:
+        figures = (row["command_per_second"], *row["alone_per_second"].values())
+        lines.append(f"| {row['model']} | {' | '.join(f'{rate:,.0f}' for rate in figures)} | {row['share']:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

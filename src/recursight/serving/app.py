@@ -1,0 +1,184 @@
+"""The HTTP interface. The event loop only passes things on: decoding and the model run in threads."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from recursight.params import Serve
+from recursight.registry.loading import LoadedVersion
+from recursight.serving.batching import Batcher
+from recursight.serving.champion import predictions
+from recursight.serving.metrics import Metrics
+from recursight.serving.uploads import READERS, Refused, images_in
+from recursight.serving.watch import Watch
+
+BODY_SECONDS = 30
+LARGE_ANSWER = 2000  # probabilities, from which on the event loop does not write the JSON itself
+READ_TO_REFUSE = 4  # times the limit: a client that is sending hears the answer only if someone listens meanwhile
+_log = logging.getLogger("recursight.serving")
+
+
+class Service:
+    """What answers, and within which limits.
+
+    Args:
+        watch: who serves.
+        batcher: asks the model.
+        decoders: threads that decode.
+        limits: of one request, and of all.
+        metrics: of this server.
+    """
+
+    def __init__(
+        self, watch: Watch, batcher: Batcher, decoders: ThreadPoolExecutor, limits: Serve, metrics: Metrics
+    ) -> None:
+        self.watch, self.limits, self.metrics = watch, limits, metrics
+        self._batcher, self._decoders = batcher, decoders
+        self._at_work = 0
+
+    @property
+    def ready(self) -> bool:
+        return self._batcher.lives and self._at_work < self.limits.max_waiting
+
+    async def predict(self, request: Request) -> Response:
+        """Answers for all images of a request, by one version from its beginning to its end."""
+        if self._at_work >= self.limits.max_waiting:
+            raise Refused(503, "Too many requests at once (serve.max_waiting): try again in a second.")
+        self._at_work += 1
+        try:
+            model = self.watch.model
+            body = await read_body(request, self.limits.max_bytes)
+            loop, kind = asyncio.get_running_loop(), request.headers.get("content-type", "")
+            images, names = await loop.run_in_executor(self._decoders, images_in, kind, body, model, self.limits)
+            scores = await asyncio.wrap_future(self._batcher.submit(model, images))
+            if scores.size < LARGE_ANSWER:
+                content = answer(model, names, scores)
+            else:
+                content = await loop.run_in_executor(self._decoders, answer, model, names, scores)
+            return Response(content, media_type="application/json", headers=_head(model))
+        finally:
+            self._at_work -= 1
+
+
+def create_app(service: Service) -> FastAPI:
+    """POST /predict, GET /health, /ready, /metrics and /openapi.json."""
+    # Its pages of documentation would load scripts from elsewhere.
+    app = FastAPI(title="recursight", docs_url=None, redoc_url=None)
+
+    @app.post("/predict", summary="Class names and probabilities of images", openapi_extra={"requestBody": _bodies()})
+    async def predict(request: Request) -> Response:
+        return await service.predict(request)
+
+    @app.get("/health", summary="Whether the process lives")
+    async def health() -> dict[str, Any]:
+        return {"status": "alive", **_names(service.watch.model)}
+
+    @app.get("/ready", summary="Whether a request would be answered now")
+    async def ready() -> Response:
+        state, status = ("ready", 200) if service.ready else ("busy", 503)
+        return _json({"status": state, **_names(service.watch.model)}, status)
+
+    @app.get("/metrics", summary="Figures for Prometheus")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def refuse(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+        return _json({"error": sentence, **_names(service.watch.model)}, status, headers)
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, fault: Refused) -> Response:
+        return refuse(fault.status, fault.sentence, {"Retry-After": "1"} if fault.status == 503 else None)
+
+    @app.exception_handler(HTTPException)
+    async def no_such(request: Request, fault: HTTPException) -> Response:
+        sentence = {
+            404: "There is nothing here; send images to POST /predict.",
+            405: f"{request.method} is not answered here; it must be {(fault.headers or {}).get('Allow', 'POST')}.",
+        }.get(fault.status_code, str(fault.detail))
+        return refuse(fault.status_code, sentence, fault.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, fault: ClientDisconnect) -> Response:
+        return refuse(400, "The body ended too early.")
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, fault: Exception) -> Response:
+        _log.error("%s %s failed: %s: %s", request.method, request.url.path, type(fault).__name__, fault)
+        return refuse(500, "The model failed on these images; the server's log says why.")
+
+    return app
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The body, unless it is too long or does not come.
+
+    Raises:
+        Refused: if so.
+    """
+    too_long = Refused(413, f"The body has more than {most:,} bytes (serve.max_bytes).")
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > most:
+        if "expect" not in request.headers:  # who asks first has sent nothing yet
+            await _discard(request, READ_TO_REFUSE * most)
+        raise too_long
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise too_long
+    except TimeoutError:
+        raise Refused(408, f"The body did not arrive within {BODY_SECONDS} seconds.") from None
+    return bytes(body)
+
+
+async def _discard(request: Request, most: int) -> None:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                most -= len(part)
+                if most < 0:
+                    return
+    except (TimeoutError, ClientDisconnect):
+        return
+
+
+def answer(model: LoadedVersion, names: list[str], scores: np.ndarray) -> bytes:
+    """JSON: model, version, and for each image its name, class, probability, and the probabilities of all classes."""
+    found = [
+        {"name": name, "class": one.label, "probability": one.probability, "probabilities": one.probabilities}
+        for name, one in zip(names, predictions(model.classes, scores), strict=True)
+    ]
+    return json.dumps({**_names(model), "predictions": found}, ensure_ascii=False).encode()
+
+
+def _names(model: LoadedVersion) -> dict[str, Any]:
+    return {"model": model.name, "version": model.version}
+
+
+def _head(model: LoadedVersion) -> dict[str, str]:
+    return {"X-Model": model.name, "X-Model-Version": str(model.version)}
+
+
+def _json(content: dict[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(content, ensure_ascii=False), status, headers, media_type="application/json")
+
+
+def _bodies() -> dict[str, Any]:
+    """What may be sent, for OpenAPI."""
+    binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+    files = {"type": "array", "items": binary["schema"]}
+    images = {"type": "array", "items": {"type": "array", "description": "H × W, or H × W × C, integers 0 to 255"}}
+    content: dict[str, Any] = dict.fromkeys(READERS, binary)
+    content["multipart/form-data"] = {"schema": {"type": "object", "properties": {"file": files}}}
+    content["application/json"] = {"schema": {"type": "object", "properties": {"images": images}}}
+    return {"required": True, "content": content}

@@ -1,0 +1,140 @@
+"""`recursight serve`: everything put together, started, and drained at the end."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+import uvicorn
+
+from recursight.errors import InputError
+from recursight.layout import Layout
+from recursight.params import load
+from recursight.registry.loading import LoadedVersion
+from recursight.serving.app import Service, create_app
+from recursight.serving.batching import Batcher
+from recursight.serving.champion import load_champion
+from recursight.serving.doorway import Doorway, is_loopback, names_of
+from recursight.serving.metrics import Metrics
+from recursight.serving.prediction_log import PredictionLog
+from recursight.serving.watch import Watch
+
+DRAIN_SECONDS = 10
+CONNECTIONS = 1000
+IDLE_SECONDS = 30  # after which a silent connection is closed
+
+
+def serve(
+    layout: Layout,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: Collection[str] = (),
+    started: Callable[[str, LoadedVersion], None] = lambda url, model: None,
+) -> None:
+    """Answers with the champion until SIGTERM or Ctrl-C, then lets the requests at work end.
+
+    Args:
+        layout: of the project.
+        host: address to listen at.
+        port: 0 for any that is free.
+        allowed_hosts: further names that clients may call the server by.
+        started: is called with address and version when requests can be sent.
+
+    Raises:
+        InputError: if the port is taken, or there is no champion.
+        Unreachable: if MLflow does not answer.
+    """
+    if not is_loopback(host) and not allowed_hosts:
+        raise InputError(
+            f"{host} can be reached from other machines: name what they call it by, such as "
+            "`--allow-host images.example.org`, or `--allow-host '*'` if a proxy checks that."
+        )
+    limits = load(layout.params).serve
+    metrics = Metrics()
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listener(host, port))
+        torch.set_num_threads(limits.threads)
+        watch = Watch(
+            layout,
+            load_champion(layout),
+            poll_seconds=limits.poll_seconds,
+            batch=limits.batch_images,
+            metrics=metrics,
+        )
+        stack.callback(watch.close)
+        log = stack.enter_context(PredictionLog(layout.predictions, rows=limits.log_rows, images=limits.log_images))
+        metrics.unlogged.set_function(lambda: log.dropped)
+
+        def note(model: LoadedVersion, images: np.ndarray, scores: np.ndarray) -> None:
+            log.record("serve", model, images, scores)
+            metrics.batch_images.observe(len(images))
+            counts = np.bincount(scores.argmax(axis=1), minlength=len(model.classes))
+            for index in np.flatnonzero(counts):
+                metrics.predictions.labels(model.classes[index]).inc(int(counts[index]))
+
+        batcher = Batcher(limits.batch_images, limits.threads, note)
+        stack.callback(batcher.close)
+        decoders = stack.enter_context(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode"))
+        app = Doorway(
+            create_app(Service(watch, batcher, decoders, limits, metrics)),
+            hosts=names_of(host, allowed_hosts),
+            version=lambda: (watch.model.name, watch.model.version),
+            metrics=metrics,
+        )
+        name, bound = listener.getsockname()[:2]
+        url = f"http://{f'[{name}]' if ':' in name else name}:{bound}"
+        _run(app, listener, lambda: started(url, watch.model))
+
+
+@contextmanager
+def _listener(host: str, port: int) -> Iterator[socket.socket]:
+    """Taken before the model is loaded, so that a port in use is told at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            yield listener
+    except socket.gaierror:
+        raise InputError(f"{host!r} is no address of this machine.") from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(f"cannot listen at {host}:{port}: {reason}. Give another --host or --port.") from None
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, configuration: uvicorn.Config, listens: Callable[[], None]) -> None:
+        super().__init__(configuration)
+        self._listens = listens
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listens()
+
+
+def _run(app: Doorway, listener: socket.socket, listens: Callable[[], None]) -> None:
+    configuration = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # uvicorn drains, then raises the signal once more for whoever was there before: an end on demand is no failure.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        _Server(configuration, listens).run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGTERM, before)
