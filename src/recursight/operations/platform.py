@@ -19,6 +19,7 @@ from recursight.errors import InputError
 from recursight.files import digest, read_json, write_json
 from recursight.layout import Layout
 from recursight.operations import processes, services
+from recursight.operations.deployment import this_project
 from recursight.operations.services import NAMES, POOL, Service
 from recursight.params import load
 
@@ -145,7 +146,7 @@ def ask_prefect(layout: Layout, path: str, body: Any, timeout_seconds: float = 1
 def _deploy(layout: Layout, anew: bool) -> bool:
     """`prefect deploy --all`, if the server or what is deployed is new."""
     applied = access.folder(layout) / "deployed.json"
-    wanted = digest([(layout.root / "prefect.yaml").read_text(), load(layout.params).retrain.model_dump()])
+    wanted = digest([(layout.root / "prefect.yaml").read_text(), this_project()])
     if not anew and applied.exists() and read_json(applied) == wanted:
         return False
     service = services.worker(layout)
