@@ -77,7 +77,7 @@ def render(subject: Subject, sentence: str, verdict: Verdict, reference: pd.Data
 
 
 def p_value(value: float) -> str:
-    return "< 1e-12" if value < 1e-12 else charts.short(value)
+    return "< 1e-12" if value < 1e-12 else f"{value:.2g}"
 
 
 def _picture(feature: Feature, reference: pd.DataFrame, window: pd.DataFrame) -> str:
