@@ -129,7 +129,7 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         text = measure(Layout(Path(name)), arguments.folder, arguments.windows, arguments.shifted)
-    text += f"\n\n{machine()}; {time.perf_counter() - started:.0f} s in all."
+    text += f"\n\n{machine(arguments.windows, arguments.shifted)}; {time.perf_counter() - started:.0f} s in all."
     print(text)
     write(text)
 
@@ -196,10 +196,11 @@ def cost(images: np.ndarray, usual: Asked) -> str:
     )
 
 
-def machine() -> str:
+def machine(windows: int, shifted: int) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    command = f"python -m benchmarks.drift --from FOLDER --windows {windows} --shifted {shifted}"
     return (
-        f"`python -m benchmarks.drift`, commit {commit.stdout.strip()}, {platform.machine()}, {os.cpu_count()} cores, "
+        f"`{command}`, commit {commit.stdout.strip()}, {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
 
