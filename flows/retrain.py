@@ -34,15 +34,21 @@ class Retraining:
         compared: versions of data, code and parameters, and the git commit.
         decision: the fields of `registry.Registered`, of the winner after the gate, and whether it was promoted now;
             None if the registry was down.
+        cause: what asked for it, such as drift; None for the clock and for people.
     """
 
     changed: bool
     reasons: list[str]
     compared: dict[str, str | None]
     decision: dict[str, Any] | None
+    cause: str | None = None
 
     @property
     def sentence(self) -> str:
+        return self._outcome + (f" (asked for by drift: {self.cause})" if self.cause else "")
+
+    @property
+    def _outcome(self) -> str:
         if self.decision is None:
             model = "the registry cannot be reached: the next retraining, or `recursight register`, makes a version"
         else:
@@ -86,13 +92,17 @@ def decide(registered: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 @flow(name="retrain", persist_result=False)
-def retrain() -> State[Retraining]:
-    """Trains again if data, code or parameters have changed; the gate decides what becomes of the result."""
+def retrain(cause: str | None = None) -> State[Retraining]:
+    """Trains again if data, code or parameters have changed; the gate decides what becomes of the result.
+
+    Args:
+        cause: the drift that asked for it, for the record. It does not make the same data train a new model.
+    """
     with stopping.stoppable_flow():
-        return _alone(Layout.find())
+        return _alone(Layout.find(), cause)
 
 
-def _alone(layout: Layout) -> State[Retraining]:
+def _alone(layout: Layout, cause: str | None) -> State[Retraining]:
     reaping.begin(layout)
     lock = layout.lock("retrain")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -103,13 +113,13 @@ def _alone(layout: Layout) -> State[Retraining]:
         raise InputError("another retraining is under way in this project; wait for it to end.") from None
     try:
         with tags(reaping.own_tag(layout)):  # for the pipeline's run
-            done = _retrain(layout)
+            done = _retrain(layout, cause)
     finally:
         alone.release()
     return Completed(name="Retrained" if done.changed else "Unchanged", message=done.sentence, data=done)
 
 
-def _retrain(layout: Layout) -> Retraining:
+def _retrain(layout: Layout, cause: str | None) -> Retraining:
     """Rounds, until data is what it was when the last round began."""
     logger = get_run_logger()
     reasons: list[str] = []
@@ -127,7 +137,7 @@ def _retrain(layout: Layout) -> Retraining:
         changed = changed or bool(found or outcome.ran or (decision and decision["created"]))
         if Sources.of(layout).data == compared.data:
             break
-    done = Retraining(changed=changed, reasons=reasons, compared=compared.as_dict(), decision=decision)
+    done = Retraining(changed=changed, reasons=reasons, compared=compared.as_dict(), decision=decision, cause=cause)
     _record(done)
     return done
 
@@ -135,6 +145,7 @@ def _retrain(layout: Layout) -> Retraining:
 def _record(done: Retraining) -> None:
     """The artifact, and an event if the champion is new."""
     rows = {"outcome": "retrained" if done.changed else "unchanged", "reason": "; ".join(done.reasons) or "nothing new"}
+    rows |= {"asked for by drift": done.cause} if done.cause else {}
     rows |= {what: version or "none" for what, version in done.compared.items()}
     decision = done.decision
     if decision:

@@ -22,6 +22,7 @@ from recursight.params import (
     Compare,
     Evaluate,
     Gate,
+    Monitor,
     Params,
     Prepare,
     Registry,
@@ -106,6 +107,7 @@ def test_every_key_of_the_sections_stands_in_params_yaml() -> None:
         "gate": Gate,
         "retrain": Retrain,
         "serve": Serve,
+        "monitor": Monitor,
     }
     for name, section in sections.items():
         assert set(written[name]) == set(section.model_fields), name
@@ -115,7 +117,7 @@ def test_every_key_of_the_sections_stands_in_params_yaml() -> None:
 
 
 def test_attributes_of_params_are_documented() -> None:
-    for section in (Prepare, Augment, Train, Candidate, Evaluate, Compare, Registry, Gate, Retrain, Serve):
+    for section in (Prepare, Augment, Train, Candidate, Evaluate, Compare, Registry, Gate, Retrain, Serve, Monitor):
         documented = set(re.findall(r"^\s{8}(\w+):", inspect.getdoc(section) or "", re.MULTILINE)) or set(
             re.findall(r"^\s{4}(\w+):", inspect.getdoc(section) or "", re.MULTILINE)
         )

@@ -91,6 +91,11 @@ class Layout:
         """What the champion was asked, and what it said: the log that drift is looked for in."""
         return self.state / "predictions"
 
+    @property
+    def monitoring(self) -> Path:
+        """Reports on drift, and which was the last alarm."""
+        return self.state / "monitoring"
+
     def lock(self, work: str) -> Path:
         """Held by the one process that does this work, such as train@gru."""
         return self.state / "locks" / f"{work}.lock"

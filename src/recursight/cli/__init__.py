@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from recursight.cli import data, doctor, gate, operations, pipeline, registry, serving, stages
+from recursight.cli import data, doctor, gate, monitoring, operations, pipeline, registry, serving, stages
 from recursight.errors import InputError
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (data, stages, pipeline, registry, gate, serving, operations, doctor):
+for group in (data, stages, pipeline, registry, gate, serving, monitoring, operations, doctor):
     group.add_to(app)
 
 

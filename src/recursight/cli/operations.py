@@ -38,7 +38,7 @@ def up(
         state = "started" if name in made.started else "runs already"
         typer.echo(f"{name:<8} {made.urls.get(name, 'polls the work pool recursight'):<32} {state}")
     if made.deployed:
-        typer.echo("deployments of prefect.yaml applied, with the schedule of params.yaml")
+        typer.echo("deployments of prefect.yaml applied, with the schedules of params.yaml")
     typer.echo(f"\nuser and password of each: cat {(access.folder(layout) / 'logins.json').relative_to(layout.root)}")
     typer.echo("logs: .recursight/logs     stop: recursight down")
     typer.echo("retrain now: prefect deployment run 'retrain/scheduled' --watch")

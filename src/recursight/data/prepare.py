@@ -1,6 +1,6 @@
 """From any source to the one store: decode, fit, write, split. One pass, and never more in memory than a few chunks.
 
-What grows with the number of images is about 350 bytes for each: id, label, group, hash and pixel sums.
+What grows with the number of images is about 400 bytes for each: id, label, group, hash, pixel sums and statistics.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from recursight.data.findings import Findings, Shape
 from recursight.data.images import Channels, Resize, decode
 from recursight.data.readers import open_source
 from recursight.data.records import SPLITS
+from recursight.data.statistics import image_statistics
 from recursight.errors import InputError
 
 FORMAT = 1
@@ -78,6 +79,7 @@ def prepare(
             writer.finish()
         splits = findings.splits(validation, test, seed)
         _write_manifest(staging / "manifest.parquet", findings, splits)
+        pq.write_table(pa.table(writer.statistics()), staging / "statistics.parquet", compression="zstd")
         summary = _summary(findings, splits, writer)
         files.write_json(staging / "store.json", summary)
     return summary | {"skipped": [str(fault) for fault in findings.faults]}
@@ -95,6 +97,7 @@ class ImageWriter:
         self.count = 0
         self.shape: tuple[int, ...] = ()
         self._sums: list[np.ndarray] = []
+        self._statistics: list[dict[str, np.ndarray]] = []
 
     def append(self, pixels: np.ndarray) -> None:
         """Appends (B, H, W, C) uint8 images."""
@@ -106,6 +109,7 @@ class ImageWriter:
         sums = pixels.sum(axis=(1, 2), dtype=np.int64)
         squares = np.square(pixels, dtype=np.uint16).sum(axis=(1, 2), dtype=np.int64)
         self._sums.append(np.stack([sums, squares]))
+        self._statistics.append(image_statistics(pixels))
 
     def finish(self) -> None:
         self.stream.seek(0)
@@ -118,6 +122,10 @@ class ImageWriter:
         mean = sums[0] / pixels
         deviation = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 1.0))  # a grey level at least: never divide by zero
         return [round(float(value), 6) for value in mean / 255], [round(float(value), 6) for value in deviation / 255]
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Figures of every image, see `data.statistics`."""
+        return {name: np.concatenate([part[name] for part in self._statistics]) for name in self._statistics[0]}
 
     def _write_header(self) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}

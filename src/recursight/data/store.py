@@ -1,7 +1,8 @@
 """The store: the one form in which images reach training and evaluation.
 
-A folder of three files: `images.npy` (uint8, axes N T H W C; stills have T = 1), `manifest.parquet` (one row per image,
-in the same order: id, label, split, group, sha256) and `store.json` (classes, shape, counts, normalisation, digest).
+A folder of four files: `images.npy` (uint8, axes N T H W C; stills have T = 1), `manifest.parquet` (one row per image,
+in the same order: id, label, split, group, sha256), `statistics.parquet` (likewise, figures of the image: what drift is
+told by) and `store.json` (classes, shape, counts, normalisation, digest).
 """
 
 from dataclasses import dataclass

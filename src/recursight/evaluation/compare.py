@@ -86,8 +86,9 @@ def compare(
     Returns:
         Rows with the keys rank, candidate, verdict, seeds, validation_accuracy, validation_low, validation_high,
         validation_macro_f1, validation_log_loss, test_accuracy, test_low, test_high, test_deviation (standard, over
-        seeds; None for one), macro_f1, macro_f1_low, macro_f1_high, log_loss, difference (in test accuracy, from the winner), difference_low, difference_high,
-        p_value (McNemar), p_holm, parameters, train_seconds, images_per_second (in training), latency_ms, throughput.
+        seeds; None for one), macro_f1, macro_f1_low, macro_f1_high, log_loss, difference (in test accuracy, from the
+        winner), difference_low, difference_high, p_value (McNemar), p_holm, parameters, train_seconds,
+        images_per_second (in training), latency_ms, throughput.
         The verdict is `winner`, `tied` (with the winner: what differs can be chance), `worse`, or `better on test`.
         What has no meaning for the winner is None.
     """

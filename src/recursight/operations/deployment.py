@@ -10,14 +10,15 @@ from recursight.params import load
 
 
 def this_project() -> dict[str, Any]:
-    """On deploying: the folder of this very clone, and the schedule of its params.yaml.
+    """On deploying: the folder of this very clone, and the schedules of its params.yaml, by section.
 
     Raises:
         InputError: if params.yaml is wrong.
     """
     layout = Layout.find()
-    settings = load(layout.params).retrain
-    return {"root": str(layout.root), **settings.model_dump()}
+    params = load(layout.params)
+    schedules = {section: getattr(params, section).model_dump() for section in ("retrain", "monitor")}
+    return {"root": str(layout.root), **schedules}
 
 
 def take_new_commits() -> None:

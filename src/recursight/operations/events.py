@@ -6,16 +6,36 @@ import urllib.request
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from recursight.layout import Layout
 
 DATA_CHANGED = "data.changed"  # prefect.yaml retrains on it
 DATA = "recursight.data"
+MODEL_DRIFTED = "model.drifted"  # and on this, where its label says so
+RETRAIN = "recursight.retrain"
 TIMEOUT_SECONDS = 3.0
 
 
 def data_changed(layout: Layout) -> bool:
-    """Tells Prefect that data/ is new, so that a deployed retraining starts; best effort, raises nothing.
+    """Tells Prefect that data/ is new, so that a deployed retraining starts; returns as `send` does."""
+    return send(DATA_CHANGED, {"prefect.resource.id": DATA, "prefect.resource.name": str(layout.data)})
+
+
+def model_drifted(name: str, retrain: bool, payload: dict[str, Any]) -> bool:
+    """Tells Prefect that a model meets other images than it was tested on; returns as `send` does.
+
+    Args:
+        name: of the registered model.
+        retrain: whether a deployed retraining starts.
+        payload: `sentence`, `version`, and what else a reader of the event may want.
+    """
+    labels = {"prefect.resource.id": f"recursight.model.{name}", RETRAIN: "yes" if retrain else "no"}
+    return send(MODEL_DRIFTED, labels, payload)
+
+
+def send(event: str, resource: dict[str, str], payload: dict[str, Any] | None = None) -> bool:
+    """Sends one event; best effort, raises nothing.
 
     Returns:
         Whether a Prefect server took it; False where none is configured or it does not answer in time.
@@ -32,13 +52,14 @@ def data_changed(layout: Layout) -> bool:
             headers["Authorization"] = f"Basic {token}"
         elif api.key:
             headers["Authorization"] = f"Bearer {api.key.get_secret_value()}"
-        event = {
+        content = {
             "id": str(uuid.uuid4()),
-            "event": DATA_CHANGED,
+            "event": event,
             "occurred": datetime.now(UTC).isoformat(),
-            "resource": {"prefect.resource.id": DATA, "prefect.resource.name": str(layout.data)},
+            "resource": resource,
+            "payload": payload or {},
         }
-        request = urllib.request.Request(f"{api.url}/events", json.dumps([event]).encode(), headers)
+        request = urllib.request.Request(f"{api.url}/events", json.dumps([content]).encode(), headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             return bool(answer.status < 300)
     return False

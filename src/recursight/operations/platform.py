@@ -19,6 +19,7 @@ from recursight.errors import InputError
 from recursight.files import digest, read_json, write_json
 from recursight.layout import Layout
 from recursight.operations import processes, services
+from recursight.operations.deployment import this_project
 from recursight.operations.services import NAMES, POOL, Service
 from recursight.params import load
 
@@ -148,7 +149,7 @@ def ask_prefect(layout: Layout, path: str, body: Any, timeout_seconds: float = 1
 def _deploy(layout: Layout, anew: bool) -> bool:
     """`prefect deploy --all`, if the server or what is deployed is new."""
     applied = access.folder(layout) / "deployed.json"
-    wanted = digest([(layout.root / "prefect.yaml").read_text(), load(layout.params).retrain.model_dump()])
+    wanted = digest([(layout.root / "prefect.yaml").read_text(), this_project()])
     if not anew and applied.exists() and read_json(applied) == wanted:
         return False
     service = services.worker(layout)
@@ -159,8 +160,7 @@ def _deploy(layout: Layout, anew: bool) -> bool:
         ).returncode
     if code:
         raise InputError(f"`prefect deploy --all` failed:\n{processes.last_lines(processes.log_of(layout, 'deploy'))}")
-    if not load(layout.params).retrain.schedule:
-        _withdraw_planned(layout)
+    _withdraw_planned(layout)
     write_json(applied, wanted)
     return True
 
@@ -170,7 +170,16 @@ def _withdraw_planned(layout: Layout) -> None:
 
     Prefect deletes them itself, but its scheduler, at work at that moment, may plan an hour's runs once more.
     """
-    planned = {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+    settings = load(layout.params)
+    if settings.retrain.schedule and settings.monitor.schedule:
+        return
+    deployments = ask_prefect(layout, "/deployments/filter", {})
+    off = [each["id"] for each in deployments if not any(schedule["active"] for schedule in each["schedules"])]
+    planned = {
+        "deployment_id": {"any_": off},
+        "tags": {"all_": ["auto-scheduled"]},
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+    }
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < SCHEDULER_SECONDS:
         if ask_prefect(layout, "/flow_runs/bulk_delete", {"flow_runs": planned}, timeout_seconds=60)["deleted"]:

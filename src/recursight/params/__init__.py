@@ -7,7 +7,7 @@ that list them.
 
 from recursight.params.experiment import Augment, Candidate, Compare, Evaluate, Prepare, Train
 from recursight.params.file import Params, load
-from recursight.params.operation import Gate, Registry, Retrain, Serve
+from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
 
 __all__ = [
     "Augment",
@@ -15,6 +15,7 @@ __all__ = [
     "Compare",
     "Evaluate",
     "Gate",
+    "Monitor",
     "Params",
     "Prepare",
     "Registry",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from recursight.errors import InputError, nearest
 from recursight.params.experiment import Candidate, Compare, Evaluate, Prepare, Train
-from recursight.params.operation import Gate, Registry, Retrain, Serve
+from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
 from recursight.params.section import Name, Section
 
 
@@ -24,6 +24,7 @@ class Params(Section):
     gate: Gate = Gate()
     retrain: Retrain = Retrain()
     serve: Serve = Serve()
+    monitor: Monitor = Monitor()
     candidates: Annotated[dict[Name, Candidate], Field(min_length=1)]
 
     @field_validator("seeds")

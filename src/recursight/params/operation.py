@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 from recursight.errors import nearest
 from recursight.params.section import Fraction, Positive, Section
 
+Cron = Annotated[str, Field(pattern=r"^\S+( \S+){4,5}$")]
+
 
 class Registry(Section):
     """Where the winner goes, and what any champion must reach on the test split.
@@ -53,7 +55,24 @@ class Gate(Section):
     seed: int = 0
 
 
-class Retrain(Section):
+class Scheduled(Section):
+    """Work that Prefect starts by the clock."""
+
+    schedule: bool = True
+    cron: Cron
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"is no timezone; {nearest(name, available_timezones())}") from None
+        return name
+
+
+class Retrain(Scheduled):
     """When models are trained again without anybody asking. Applied by `recursight up` and `prefect deploy --all`.
 
     Attributes:
@@ -64,19 +83,8 @@ class Retrain(Section):
             only where nothing is uncommitted and no commit is here alone.
     """
 
-    schedule: bool = True
-    cron: Annotated[str, Field(pattern=r"^\S+( \S+){4,5}$")] = "0 3 * * *"
-    timezone: str = "UTC"
+    cron: Cron = "0 3 * * *"
     follow_upstream: bool = True
-
-    @field_validator("timezone")
-    @classmethod
-    def is_known(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(f"is no timezone; {nearest(name, available_timezones())}") from None
-        return name
 
 
 class Serve(Section):
@@ -103,3 +111,29 @@ class Serve(Section):
     threads: Positive = 1
     log_rows: Positive = 1_000_000
     log_images: bool = False
+
+
+class Monitor(Scheduled):
+    """How drift is looked for, and what follows; docs/monitoring.md has the reasons. Schedules apply as for `Retrain`.
+
+    Attributes:
+        schedule: whether the cron is in force; `recursight monitor` works in any case.
+        cron: minute, hour, day of month, month, day of week.
+        timezone: of the cron, by its IANA name.
+        window_hours: age of the oldest prediction that is looked at.
+        window_rows: predictions that are looked at, at most; the newest ones.
+        minimum_rows: below which nothing is said.
+        level: highest chance of an alarm on a window without drift, over all features together.
+        psi_floor: population stability index that a drift has at least.
+        repeat_hours: in which an alarm for the same version is not repeated.
+        retrain: whether an alarm starts a retraining.
+    """
+
+    cron: Cron = "0 */6 * * *"
+    window_hours: Annotated[float, Field(gt=0)] = 24
+    window_rows: Positive = 10_000
+    minimum_rows: Annotated[int, Field(ge=50)] = 200
+    level: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    psi_floor: Annotated[float, Field(ge=0)] = 0.1
+    repeat_hours: Annotated[float, Field(ge=0)] = 24
+    retrain: bool = True

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from recursight.files import write_json
 from recursight.tracking.results import Result
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
 
+REFERENCE = "reference.parquet"
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "torch")  # all that serving imports
 
 
-def log_model(client: "MlflowClient", run: "Run", result: Result, text: str, resize: str) -> str:
+def log_model(
+    client: "MlflowClient", run: "Run", result: Result, text: str, resize: str, reference: pd.DataFrame | None = None
+) -> str:
     """Logs the model onto the run of its training, with the run's scores.
 
     Args:
@@ -28,6 +32,7 @@ def log_model(client: "MlflowClient", run: "Run", result: Result, text: str, res
         result: the bundle.
         text: the model card.
         resize: how an image of another size is fitted, for those who decode images.
+        reference: what later predictions are compared with, see `monitoring.reference`; it stays with the version.
 
     Returns:
         The id of the logged model. One that a kill left half logged is completed, a complete one left as it is.
@@ -38,7 +43,7 @@ def log_model(client: "MlflowClient", run: "Run", result: Result, text: str, res
     if model.status == "READY":
         return str(model.model_id)
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder), model, run.info.run_id, result, text, resize)
+        save_model(Path(folder), model, run.info.run_id, result, text, resize, reference)
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
     outputs = client.get_run(run.info.run_id).outputs
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
@@ -48,8 +53,17 @@ def log_model(client: "MlflowClient", run: "Run", result: Result, text: str, res
     return str(model.model_id)
 
 
-def save_model(folder: Path, model: "LoggedModel", run_id: str, result: Result, text: str, resize: str) -> None:
-    """Writes the model to `folder`/model: the exported network, the code that runs it, signature, example and card."""
+def save_model(
+    folder: Path,
+    model: "LoggedModel",
+    run_id: str,
+    result: Result,
+    text: str,
+    resize: str,
+    reference: pd.DataFrame | None,
+) -> None:
+    """Writes the model to `folder`/model: the exported network, the code that runs it, signature, example, card, and
+    the reference for drift."""
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
@@ -77,6 +91,9 @@ def save_model(folder: Path, model: "LoggedModel", run_id: str, result: Result, 
     ]
     images = TensorSpec(np.dtype(np.uint8), (-1, *card.input_shape))
     files = {"network": "network.pt2", "about": "about.json", "model_card": "model_card.md"}
+    if reference is not None:
+        files["reference"] = REFERENCE
+        reference.to_parquet(folder / REFERENCE, index=False)
     mlflow.pyfunc.save_model(
         path=folder / "model",
         mlflow_model=_entry(model, run_id, about),

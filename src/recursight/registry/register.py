@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from recursight.errors import InputError
 from recursight.files import digest, read_json
 from recursight.layout import Layout
+from recursight.monitoring.reference import reference_of
 from recursight.params import Params, Registry, load
 from recursight.registry.card import model_card, worst_class
 from recursight.registry.decisions import Decision, decide, history, settle, unless_overtaken
@@ -112,7 +113,9 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
         raise InputError(f"The MLflow run of {result.card['candidate']} was deleted while it was being registered.")
     name, card = params.registry.model_name, result.card
     text = model_card(layout, params, result)
-    model_id = log_model(client, run, result, text, params.prepare.resize)
+    assert result.evaluation is not None  # a winner has one
+    reference = reference_of(layout.store, result.evaluation)
+    model_id = log_model(client, run, result, text, params.prepare.resize, reference)
     tags = {
         BUNDLE: result.digest,
         REQUEST: uuid.uuid4().hex,

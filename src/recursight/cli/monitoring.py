@@ -1,0 +1,65 @@
+"""Commands: whether the champion still meets what it was tested on."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from recursight.monitoring.compare import Verdict
+
+PANEL = "Production"
+DRIFTED = 3  # exit status
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(rich_help_panel=PANEL)(monitor)
+
+
+def monitor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Look for drift: compare the champion's logged predictions with what it was tested on.
+
+    Writes a report, records the figures in MLflow, and sends the alarm on which a deployed retraining starts. The exit
+    status is 0 without drift, or if there is too little to compare, and 3 with drift.
+
+    Example: [bold]recursight monitor[/]
+    """
+    from recursight.layout import Layout
+    from recursight.operations.monitor import check
+
+    found = check(Layout.find())
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
+    else:
+        if found.verdict:
+            _print(found.verdict)
+        typer.secho(found.sentence, fg="red" if found.drifted else None)
+        if found.alarm == "repeated":
+            typer.echo("the alarm was sent before, and is not repeated yet (monitor.repeat_hours)")
+        elif found.alarm != "none":
+            typer.echo("the alarm was sent" if found.alarm == "sent" else "no Prefect server took the alarm")
+        if found.report:
+            typer.echo(f"report: {found.report}")
+    if found.drifted:
+        raise typer.Exit(DRIFTED)
+
+
+def _print(verdict: "Verdict") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("feature", "drift"):
+        table.add_column(heading)
+    for heading in ("PSI", "p-value", "threshold"):
+        table.add_column(heading, justify="right")
+    for feature in verdict.features:
+        table.add_row(
+            feature.name,
+            "yes" if feature.drifted else "no",
+            f"{feature.psi:.3f}",
+            f"{feature.p_value:.2g}",
+            f"{feature.threshold:.2g}",
+            style="red" if feature.drifted else "",
+        )
+    Console(markup=False, highlight=False).print(table)

@@ -1,0 +1,146 @@
+"""Whether a window of predictions differs from the reference: a test and a size of effect for each feature.
+
+Drift must be both: more than chance explains (Kolmogorov-Smirnov for figures, chi-squared for classes, with Holm's
+correction, so that the level holds for all features together) and large enough to matter (population stability index).
+The first alone alarms on trifles in a large window, the second alone on noise in a small one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recursight.monitoring.reference import PREDICTED
+
+BINS = 10  # deciles of the reference
+LEAST_SHARE = 5e-4  # stands for an empty bin, whose logarithm would be infinite
+LEAST_EXPECTED = 5  # rows of a class in either sample, below which the chi-squared distribution is no good guide
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature, compared.
+
+    Attributes:
+        name: of a figure of `data.statistics`, `confidence`, or `predicted` for the classes.
+        test: `Kolmogorov-Smirnov` or `chi-squared`.
+        statistic: of that test: the largest distance of the distribution functions, or chi-squared.
+        p_value: chance of a statistic at least as large without drift.
+        threshold: below which the p-value counts, after correction.
+        psi: population stability index over deciles of the reference, or over classes.
+        drifted: p-value below the threshold, and index at or above its floor.
+    """
+
+    name: str
+    test: str
+    statistic: float
+    p_value: float
+    threshold: float
+    psi: float
+    drifted: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A window against the reference.
+
+    Attributes:
+        rows: of the window.
+        reference_rows: of the reference.
+        level: highest chance of any alarm without drift.
+        psi_floor: index below which a difference does not matter.
+        features: the strongest difference first.
+    """
+
+    rows: int
+    reference_rows: int
+    level: float
+    psi_floor: float
+    features: list[Feature]
+
+    @property
+    def drifted(self) -> list[Feature]:
+        """Features that have; none if all is well."""
+        return [feature for feature in self.features if feature.drifted]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_floor: float) -> Verdict:
+    """Tests every feature of the reference that the window has.
+
+    Args:
+        reference: of the version, see `reference.reference_of`.
+        window: predictions, with the same columns and maybe others; missing values are left out.
+        level: highest chance of any alarm without drift.
+        psi_floor: population stability index that a drift has at least.
+    """
+    found = []
+    for name in reference.columns:
+        values = window[name].dropna() if name in window else pd.Series()
+        if len(values):
+            compared = _classes if name == PREDICTED else _figures
+            found.append((name, *compared(reference[name].to_numpy(), values.to_numpy())))
+    thresholds = holm([p_value for *_, p_value, _ in found], level)
+    features = [
+        Feature(name, test, statistic, p_value, threshold, psi, p_value <= threshold and psi >= psi_floor)
+        for (name, test, statistic, p_value, psi), threshold in zip(found, thresholds, strict=True)
+    ]
+    features.sort(key=lambda feature: (not feature.drifted, -feature.psi))
+    return Verdict(len(window), len(reference), level, psi_floor, features)
+
+
+def holm(p_values: Sequence[float], level: float) -> list[float]:
+    """What each p-value has to be at or below (Holm, 1979): 0 for those that come after one that is not."""
+    thresholds = [0.0] * len(p_values)
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        thresholds[place] = level / (len(p_values) - rank)
+        if p_values[place] > thresholds[place]:
+            break
+    return thresholds
+
+
+def stability_index(expected: np.ndarray, observed: np.ndarray) -> float:
+    """Sum of (q - p) ln(q / p) over shares p and q of counts; 0.1 is commonly held for moderate, 0.25 for large."""
+    p = np.maximum(expected / expected.sum(), LEAST_SHARE)
+    q = np.maximum(observed / observed.sum(), LEAST_SHARE)
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def bin_edges(reference: np.ndarray) -> np.ndarray:
+    """Deciles of the reference, and its end: what lies outside its range has bins of its own."""
+    quantiles = np.quantile(reference, np.arange(BINS) / BINS, method="lower")
+    beyond = np.nextafter(reference.max(), np.inf, dtype=reference.dtype)
+    return np.unique([*quantiles, beyond])
+
+
+def _figures(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
+    from scipy.stats import ks_2samp
+
+    result = ks_2samp(reference, window, method="asymp")
+    edges = bin_edges(reference)
+    expected, observed = (
+        np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+        for values in (reference, window)
+    )
+    return "Kolmogorov-Smirnov", float(result.statistic), float(result.pvalue), stability_index(expected, observed)
+
+
+def _classes(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
+    """Classes too rare to be tested alone are counted together."""
+    from scipy.stats import chi2_contingency
+
+    names = sorted({*reference, *window})
+    counts = np.array([pd.Series(values).value_counts().reindex(names, fill_value=0) for values in (reference, window)])
+    index = stability_index(*counts)
+    least = counts.sum(axis=0) * counts.sum(axis=1).min() / counts.sum()
+    rare = least < LEAST_EXPECTED
+    table = np.column_stack([counts[:, ~rare], counts[:, rare].sum(axis=1)] if rare.any() else [counts])
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2:
+        return "chi-squared", 0.0, 1.0, index
+    result = chi2_contingency(table, correction=False)
+    return "chi-squared", float(result.statistic), float(result.pvalue), index
