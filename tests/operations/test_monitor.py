@@ -38,8 +38,7 @@ def served(project: Layout) -> Layout:
 def ask(layout: Layout, images: np.ndarray, **marks: object) -> None:
     """Has the champion answer, and logs it."""
     champion = load_champion(layout)
-    answers = [[found.probabilities[name] for name in champion.classes] for found in champion.predict(images)]
-    write_log(layout.predictions, images, np.array(answers), champion.classes, **marks)  # type: ignore[arg-type]
+    write_log(layout.predictions, images, champion.scores(images), champion.classes, **marks)  # type: ignore[arg-type]
 
 
 def usual(layout: Layout, count: int = 250) -> np.ndarray:
