@@ -1,5 +1,6 @@
 """Real data for every test: the embedded digits, and MNIST where a copy of it lies beside the repository."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from recursight.data.prepare import prepare
 from recursight.data.published import make_digits
 
 ROOT = Path(__file__).parents[1]
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that tests start and send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
 
 
