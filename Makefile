@@ -43,7 +43,7 @@ down:
 	@test ! -x $(BIN)/recursight || recursight down
 
 test: setup lint types
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadfile
 
 # Kills, outages and clones, with whole pipelines: minutes each. The table goes to benchmarks/results/chaos.md.
 chaos: setup

@@ -9,7 +9,7 @@ import pytest
 
 from tests.workspace import SMALL, Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.slow]
 
 
 def test_trainings_that_ended_well_reach_mlflow_though_another_fails(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.monitoring.log import write_log
 from tests.operations.test_platform import QUICK, TINY, Platform, until
 from tests.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("platform")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RUN = ("prefect", "deployment", "run", "monitor/scheduled", "--watch")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.workspace import SMALL, Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

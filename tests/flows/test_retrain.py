@@ -7,7 +7,7 @@ import pytest
 
 from tests.workspace import SMALL, Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("retrain")]
+pytestmark = [pytest.mark.slow]
 
 WEAK = {"elman": {"scan": "rows", "layer": "elman", "hidden": 4, "train": {"epochs": 1}}}
 STRONG = {"gru": {"scan": "rows", "layer": "gru", "hidden": 32}}

@@ -16,7 +16,7 @@ from tests.operations.test_platform import TINY, Platform
 from tests.tracking.servers import Server, door_to
 from tests.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("sharing")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SLOW_SECONDS = 2.0
 EVALUATION = {

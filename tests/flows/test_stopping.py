@@ -23,7 +23,7 @@ from recursight.stages.reproduce import end_all, reproduce
 from tests.operations.test_platform import TINY
 from tests.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("stopping")]
+pytestmark = [pytest.mark.slow]
 
 MOST_SECONDS = 30.0  # it takes two on a quiet machine, and tests run on busy ones
 LONG: dict[str, Any] = {"epochs": 100_000, "learning_rate": 0.001, "patience": 0}

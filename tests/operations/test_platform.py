@@ -24,7 +24,7 @@ import yaml
 from tests.tracking.servers import free_port
 from tests.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("platform")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TINY: dict[str, Any] = {
     "train": {"epochs": 2, "learning_rate": 0.01, "patience": 0},
