@@ -26,7 +26,6 @@ def shown_commands(page: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("documents")
 def test_the_commands_of_the_readme_work_in_their_order(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.change_params(**SMALL)

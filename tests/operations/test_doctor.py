@@ -176,7 +176,6 @@ def examined(workspace: Workspace, *, status: int) -> list[Finding]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("doctor")
 def test_a_fresh_clone_is_told_to_pull(workspace: Workspace) -> None:
     found = examined(workspace, status=1)
     assert to_mend(found) == {"data": ("dvc pull data.dvc",)}
@@ -189,7 +188,6 @@ def test_a_fresh_clone_is_told_to_pull(workspace: Workspace) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("doctor")
 def test_nothing_that_is_broken_stops_it(tmp_path: Path) -> None:
     broken = Workspace(tmp_path)
     (broken.root / "params.yaml").write_text("candidates: [")
@@ -251,7 +249,6 @@ def descendants(workspace: Workspace, owner: int) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("doctor")
 def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_one(workspace: Workspace) -> None:
     workspace.run("dvc", "pull", "--quiet", "data.dvc")
     first = killed_in_training(workspace)
@@ -291,7 +288,6 @@ print(run["state"]["type"])
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("doctor")
 def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_path: Path) -> None:
     """The deployment runs once at a time: its slot comes free with the run that is ended."""
     workspace = Workspace(tmp_path)

@@ -38,7 +38,6 @@ absent += [] if postgres_commands() else ["postgresql"]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("platform"),
     pytest.mark.skipif(bool(absent), reason=f"not installed: {', '.join(absent)}"),
 ]
 
