@@ -25,7 +25,7 @@ from tests.workspace import Workspace
 
 pytestmark = [pytest.mark.slow]
 
-MOST_SECONDS = 30.0  # it takes two on a quiet machine, and tests run on busy ones
+MOST_SECONDS = 10.0
 LONG: dict[str, Any] = {"epochs": 100_000, "learning_rate": 0.001, "patience": 0}
 
 

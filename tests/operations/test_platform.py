@@ -300,7 +300,7 @@ def test_a_run_that_is_cancelled_in_prefect_is_gone_within_seconds(platform: Pla
         platform.ask("prefect", f"/api/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
         _, alive = psutil.wait_procs([flow, *known], timeout=60)
         assert not alive
-        assert time.monotonic() - began < 30  # within 10 s on a quiet machine
+        assert time.monotonic() - began < 10
         until(lambda: platform.ask("prefect", f"/api/flow_runs/{run['id']}")["state_type"] == "CANCELLED")
     finally:
         (platform.workspace.root / "params.yaml").write_text(text)
