@@ -102,17 +102,16 @@ class LoadedVersion:
     def parameters(self) -> int:
         """How many trainable values it has; raises Unreadable for a model that recursight did not make."""
         try:
-            network = self.model.unwrap_python_model().network
-            return sum(parameter.numel() for parameter in network.parameters())
+            return sum(parameter.numel() for parameter in self._classifier.network.parameters())
         except Exception as error:
             raise Unreadable(f"the parameters of version {self.version} cannot be counted: {_line(error)}") from None
 
     def latency_milliseconds(self, image: np.ndarray) -> float:
-        """Median time of one answer for one raw image (H, W, C), as served: with MLflow around the network."""
+        """Median time of one answer for one raw image (H, W, C), as `recursight serve` asks for it."""
         seconds = []
         for _ in range(LATENCY_ANSWERS):
             start = perf_counter()
-            self.answers(image[np.newaxis])
+            self.scores(image[np.newaxis])
             seconds.append(perf_counter() - start)
         return 1000 * median(seconds[LATENCY_ANSWERS // 5 :])
 

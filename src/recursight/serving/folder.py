@@ -115,10 +115,10 @@ def score_folder(
         report(parts.listed)
         started = time.perf_counter()
         for batch in _answered(model, folder, listing, threads or os.cpu_count() or 1):
-            if batch.faults and skip is None:
-                raise InputError(_refusal(folder, batch.faults))
             for path, reason in batch.faults:
-                skip(f"{folder / path} {reason}")  # type: ignore[misc]
+                if skip is None:
+                    raise InputError(_refusal(folder, batch.faults))
+                skip(f"{folder / path} {reason}")
             parts.add(batch)
             if batch.paths:
                 found(batch.images, batch.scores)
