@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos import aftermath, victims
-from tests.operations.test_platform import QUICK, Platform
+from tests.platforms import QUICK, Platform
 from tests.workspace import ROOT, SMALL, Workspace
 
 COMMANDS = {

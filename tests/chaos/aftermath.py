@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from tests.operations.test_platform import Platform
+from tests.platforms import Platform
 
 HALF = (".*.*.*", "*.partial", "*.pid", "*.tmp")  # as `files.replacing`, checkpoints, locks and DVC leave them
 END_SECONDS = 20.0  # for what ends by itself soon: recorders, temporary servers

@@ -9,7 +9,7 @@ from contextlib import suppress
 import psutil
 
 from tests.chaos.aftermath import strangers
-from tests.operations.test_platform import Platform
+from tests.platforms import Platform
 
 KINDS = ("flow", "worker", "server", "dvc", "training", "mlflow")
 WAIT_SECONDS = 60.0

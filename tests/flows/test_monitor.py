@@ -9,7 +9,7 @@ import pytest
 from recursight.data.store import open_store
 from recursight.layout import Layout
 from tests.monitoring.log import write_log
-from tests.operations.test_platform import QUICK, TINY, Platform, until
+from tests.platforms import QUICK, TINY, Platform, running, until
 from tests.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -25,13 +25,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     workspace.change_params(**TINY, retrain={"schedule": False}, monitor={"schedule": False, "minimum_rows": 100})
     workspace.run("dvc", "pull", "--quiet", "data.dvc")
     workspace.commit("few candidates")
-    made = Platform(workspace)
-    made.up()
-    try:
+    with running(workspace) as made:
         workspace.run("recursight", "pipeline", timeout_seconds=600)
         yield made
-    finally:
-        workspace.run("recursight", "down")
 
 
 def log(platform: Platform, *, inverted: bool) -> None:

@@ -1,7 +1,6 @@
 """Whole pipelines and a tracking server that is away, slow or lossy; and several clones that share one."""
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml
 from recursight import access
 from recursight.layout import Layout
 from recursight.tracking.results import results
-from tests.operations.test_platform import TINY, Platform
+from tests.platforms import TINY, running
 from tests.tracking.servers import Server, door_to
 from tests.workspace import Workspace
 
@@ -28,14 +27,6 @@ EVALUATION = {
     "metrics.json",
 }
 TRAINING = {"card.json", "training.json", "history.csv", "gradient_norms.csv", "environment.txt"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("server"))
-    made.start()
-    yield made
-    made.kill()
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +86,21 @@ def test_what_a_pipeline_made_while_the_server_was_away_arrives_with_the_next_on
     assert len(everything_arrived(server.uri, [workspace], "away")) == 1
 
 
-def test_a_pipeline_goes_well_with_a_server_that_fails_half_of_its_calls(workspace: Workspace, server: Server) -> None:
-    made_anew(workspace, "lossy", 2)
+def goes_well(workspace: Workspace, server: Server, name: str, *, fails: bool = False, delay: float = 0.0) -> None:
+    """A pipeline behind a bad line; with the next one, on a good line, everything has arrived."""
     with door_to(server.port) as door:
-        door.fails = True
+        door.fails, door.delay_seconds = fails, delay
         workspace.environment["MLFLOW_TRACKING_URI"] = door.uri
         output = workspace.run("recursight", "pipeline", timeout_seconds=600)
         assert "Traceback" not in output
-        door.fails = False
+        door.fails, door.delay_seconds = False, 0.0
         workspace.run("recursight", "pipeline")
-    assert len(everything_arrived(server.uri, [workspace], "lossy")) == 1
+    assert len(everything_arrived(server.uri, [workspace], name)) == 1
+
+
+def test_a_pipeline_goes_well_with_a_server_that_fails_half_of_its_calls(workspace: Workspace, server: Server) -> None:
+    made_anew(workspace, "lossy", 2)
+    goes_well(workspace, server, "lossy", fails=True)
 
 
 @pytest.mark.chaos
@@ -112,14 +108,7 @@ def test_a_pipeline_goes_well_with_a_server_that_takes_two_seconds_an_answer(
     workspace: Workspace, server: Server
 ) -> None:
     made_anew(workspace, "slow", 3)
-    with door_to(server.port) as door:
-        door.delay_seconds = SLOW_SECONDS
-        workspace.environment["MLFLOW_TRACKING_URI"] = door.uri
-        output = workspace.run("recursight", "pipeline", timeout_seconds=600)
-        assert "Traceback" not in output
-        door.delay_seconds = 0
-        workspace.run("recursight", "pipeline")
-    assert len(everything_arrived(server.uri, [workspace], "slow")) == 1
+    goes_well(workspace, server, "slow", delay=SLOW_SECONDS)
 
 
 @pytest.mark.chaos
@@ -133,9 +122,7 @@ def test_four_pipelines_of_four_clones_share_the_servers_of_one(
         made_anew(clone, "shared", seed)
         clone.run("dvc", "pull", "--quiet", "data.dvc")
         clone.commit("few candidates")
-    platform = Platform(clones[0])
-    platform.up()
-    try:
+    with running(clones[0]) as platform:
         settings = access.settings(Layout(clones[0].root))
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
@@ -150,5 +137,3 @@ def test_four_pipelines_of_four_clones_share_the_servers_of_one(
         versions = everything_arrived(settings["MLFLOW_TRACKING_URI"], clones, "shared")
         digests = [version.tags["recursight.bundle_digest"] for version in versions]
         assert len(digests) == len(set(digests)) == 3
-    finally:
-        clones[0].run("recursight", "down")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.test_platform import QUICK, TINY, Platform
+from tests.platforms import QUICK, TINY, Platform, running
 from tests.tracking.servers import free_port
 from tests.workspace import Workspace
 
@@ -139,12 +139,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, s3: d
     workspace.run("dvc", "remote", "add", "--default", "storage", "s3://models/dvc")
     workspace.run("dvc", "remote", "modify", "storage", "endpointurl", s3["AWS_ENDPOINT_URL"])
     workspace.commit("production")
-    made = Platform(workspace)
-    made.up()
-    try:
+    with running(workspace) as made:
         yield made
-    finally:
-        workspace.run("recursight", "down")
 
 
 def objects(prefix: str, s3: dict[str, str]) -> list[str]:

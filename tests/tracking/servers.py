@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 START_SECONDS = 90
 
 
@@ -55,6 +57,15 @@ class Server:
                 os.killpg(self.process.pid, 9)
             self.process.wait()
             self.process = None
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Whoever kills it starts it again."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
 
 
 class Door(ThreadingHTTPServer):

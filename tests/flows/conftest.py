@@ -1,0 +1,5 @@
+"""Fixtures: a real MLflow server."""
+
+from tests.tracking.servers import server
+
+__all__ = ["server"]
