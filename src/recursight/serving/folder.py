@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,8 @@ SMALL_BYTES = 1_000_000
 GROUP_ROWS = 4096
 PART_ROWS = 16_384
 NAMED = 20  # unreadable images in one sentence
+
+_one_decodes = threading.Lock()  # two hand Python's own lock to and fro with each small file, and are slower than one
 
 Listed = tuple[str, int, int]  # path below the folder, size in bytes, time of the last change in ns
 
@@ -176,21 +179,27 @@ def _answer(model: LoadedVersion, folder: Path, group: list[Listed]) -> _Batch:
     pixels = np.empty((len(group), *model.input_shape), np.uint8)
     paths: list[str] = []
     faults = []
-    for path, size, _ in group:
-        try:
-            pixels[len(paths)] = decode_for(model, _content(prefix + path, size))
-            paths.append(path)
-        except BadImage as fault:
-            faults.append((path, str(fault)))
+    with _one_decodes:
+        for path, size, _ in group:
+            try:
+                pixels[len(paths)] = decode_for(model, _content(prefix + path, size))
+                paths.append(path)
+            except BadImage as fault:
+                faults.append((path, str(fault)))
     images = pixels[: len(paths)]
     return _Batch(group, paths, images, model.scores(images), faults)
 
 
 def _content(path: str, size: int) -> bytes | Path:
-    """The bytes of a small file, whose reading is a good part of its decoding; Pillow reads the others itself."""
+    """The bytes of a small file, whose opening is a good part of its decoding; Pillow reads the others itself."""
     if size < SMALL_BYTES:
-        with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
-            return file.read()
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if len(content := os.read(descriptor, size + 1)) == size:
+                    return content
+            finally:
+                os.close(descriptor)
     return Path(path)
 
 
