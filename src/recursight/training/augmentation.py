@@ -33,7 +33,9 @@ def augment(
     # In grid_sample's coordinates both axes run from -1 to 1, so a turn of a non-square image carries its aspect.
     across = torch.stack([mirror * cosine, -mirror * sine * height / width, right], dim=-1)
     along = torch.stack([sine * width / height, cosine, down], dim=-1)
-    placement = torch.stack([across, along], dim=1).to(images.device, non_blocking=True)  # B 2 3
+    placement = torch.stack([across, along], dim=1)  # B 2 3
+    if images.device.type == "cuda":  # from other memory, a copy waits for all that the device still has to do
+        placement = placement.pin_memory().to(images.device, non_blocking=True)
     channels_first = images.permute(0, 3, 1, 2).float() / 255
-    grid = F.affine_grid(placement, list(channels_first.shape), align_corners=False)
+    grid = F.affine_grid(placement.to(images.device), list(channels_first.shape), align_corners=False)
     return F.grid_sample(channels_first, grid, align_corners=False).permute(0, 2, 3, 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recursight.errors import InputError
 from recursight.training.batches import Batches
+from recursight.training.step import make_step
 
 
 @dataclass(frozen=True)
@@ -76,43 +77,33 @@ def fit(
     Raises:
         Diverged: naming epoch and step, if the loss or the gradient stops being finite.
     """
-    device = train.device
-    limit = clip_norm or float("inf")
-    losses, norms = torch.zeros(2, len(train), device=device)
+    step = make_step(model, optimizer, clip_norm=clip_norm, label_smoothing=label_smoothing)
+    losses, norms = torch.zeros(2, len(train), device=train.device)
     for epoch in epochs:
         started = time.perf_counter()
         draw = seed * 1_000_003 + epoch
         torch.manual_seed(draw)
         generator = torch.Generator().manual_seed(draw)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
+        step.correct.zero_()
         model.train()
         # Nothing in these steps waits for the device: figures stay there and are read once an epoch.
         for position, (images, labels) in enumerate(train.shuffled(draw)):
             rate = learning_rate((epoch - 1) * len(train) + position)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits = model(augment(images, generator))
-                loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            norms[position] = nn.utils.clip_grad_norm_(model.parameters(), limit)
-            optimizer.step()
-            losses[position] = loss.detach()
-            correct += (logits.argmax(dim=-1) == labels).sum()
+            step(augment(images, generator), labels, rate)
+            losses[position], norms[position] = step.loss, step.norm
         finite = (losses.isfinite() & norms.isfinite()).tolist()
         if not all(finite):
-            step = finite.index(False) + 1
+            first = finite.index(False)
             raise Diverged(
-                f"training diverged: loss {losses[step - 1].item()}, gradient norm {norms[step - 1].item()} at epoch "
-                f"{epoch}, step {step} of {len(train)}; lower train.learning_rate or set train.clip_norm."
+                f"training diverged: loss {losses[first].item()}, gradient norm {norms[first].item()} at epoch "
+                f"{epoch}, step {first + 1} of {len(train)}; lower train.learning_rate or set train.clip_norm."
             )
         train_seconds = time.perf_counter() - started
         validation_loss, validation_accuracy = score(model, validation)
         yield Epoch(
             epoch=epoch,
             train_loss=losses.mean().item(),
-            train_accuracy=correct.item() / train.count,
+            train_accuracy=step.correct.item() / train.count,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             learning_rate=rate,

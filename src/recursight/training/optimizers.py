@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,9 @@ OPTIMIZERS: dict[str, Build] = {
     "adamw": lambda weights, momentum, **rest: torch.optim.AdamW(weights, fused=True, **rest),
 }
 
+REPLAYABLE = (torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam, torch.optim.AdamW)
+"""Those whose step a CUDA graph can hold."""
+
 
 def build_optimizer(
     name: str, weights: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float, momentum: float
@@ -27,7 +31,19 @@ def build_optimizer(
     """Raises InputError for a name that is not in `OPTIMIZERS`."""
     if name not in OPTIMIZERS:
         raise InputError(f"train.optimizer: {name!r} is unknown; {nearest(name, OPTIMIZERS)}")
-    return OPTIMIZERS[name](weights, lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
+    optimizer = OPTIMIZERS[name](weights, lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
+    if isinstance(optimizer, REPLAYABLE):
+        for group in optimizer.param_groups:
+            if (device := group["params"][0].device).type == "cuda":
+                _keep_on_device(group, device)
+    return optimizer
+
+
+def _keep_on_device(group: dict[str, Any], device: torch.device) -> None:
+    """Rate and count of the steps, so that a step that is replayed there reads them anew."""
+    group["lr"] = torch.tensor(group["lr"], device=device)
+    if "capturable" in group:
+        group["capturable"] = True
 
 
 def learning_rate_at(

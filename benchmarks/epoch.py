@@ -1,0 +1,148 @@
+"""An epoch of MNIST's size: our loop against the same network under a DataLoader with four workers.
+
+    python -m benchmarks.epoch                (on a GPU if there is one)
+    python -m benchmarks.epoch --device cpu
+
+Batches of 512, a fused Adam, on CUDA bfloat16 for both. Ours keeps the images on the device and, on CUDA, replays the
+step as a graph; an epoch of ours scores 5,000 validation images too. Each is a process of its own; they take turns, and
+the first epoch is not counted. Writes benchmarks/results/epoch-DEVICE.md.
+"""
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.cases import CASES, LEARNING_RATE, draw
+from benchmarks.networks import DoubleLoop, PlainTorch, ours
+from recursight.training.augmentation import augment
+from recursight.training.batches import Batches
+from recursight.training.loop import fit
+from recursight.training.optimizers import build_optimizer
+
+ROOT = Path(__file__).parents[1]
+IMAGES, VALIDATION, BATCH, WORKERS = 55_000, 5_000, 512, 4
+AIMS = {"lstm": 0.15, "mdlstm": 0.5}  # seconds an epoch on an H100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--case", action="append", choices=AIMS, help="one or several; all by default")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--contender", choices=["ours", "torch"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contender:
+        contend(arguments.contender, arguments.case[0], torch.device(arguments.device))
+        return
+    cases = arguments.case or (list(AIMS) if arguments.device != "cpu" else ["lstm"])
+    rows = [row(case, arguments.device, arguments.rounds) for case in cases]
+    target = ROOT / "benchmarks" / "results" / f"epoch-{torch.device(arguments.device).type}.md"
+    target.write_text(page(rows, arguments.device))
+    print(target.read_text())
+
+
+def row(case: str, device: str, rounds: int) -> str:
+    command = [sys.executable, "-m", "benchmarks.epoch", "--device", device, "--case", case, "--contender"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    processes = [subprocess.Popen([*command, name], **pipes) for name in ("ours", "torch")]  # type: ignore[call-overload]
+    found: list[list[float]] = [[], []]
+    for _ in range(rounds + 1):
+        for process, seconds in zip(processes, found, strict=True):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            seconds.append(float(process.stdout.readline()))
+    for process in processes:
+        process.stdin.close()
+        process.wait()
+    own, other = (statistics.median(seconds[1:]) for seconds in found)
+    spread = max(found[0][1:]) - min(found[0][1:])
+    aim = f"{AIMS[case]:.2f}" if device != "cpu" else "–"
+    return f"| {case} | {own:.3f} | {spread:.3f} | {other:.3f} | {other / own:.2f} | {aim} |"
+
+
+def contend(name: str, case: str, device: torch.device) -> None:
+    epochs = {"ours": our_epochs, "torch": torch_epochs}[name](case, device)
+    for _ in sys.stdin:
+        print(next(epochs), flush=True)
+
+
+def our_epochs(case: str, device: torch.device) -> Iterator[float]:
+    images, labels = draw(IMAGES + VALIDATION)
+    settings = {"batch_size": BATCH, "device": device, "memory_fraction": 0.5}
+    rows = np.arange(len(images))
+    train, validation = (
+        Batches(images[:, None], part, labels[part], **settings) for part in (rows[:IMAGES], rows[IMAGES:])
+    )
+    model = ours(CASES[case]).to(device)
+    for epoch in fit(
+        model,
+        train,
+        validation,
+        optimizer=build_optimizer(
+            "adam", model.parameters(), learning_rate=LEARNING_RATE, weight_decay=0.0, momentum=0.9
+        ),
+        learning_rate=lambda step: LEARNING_RATE,
+        augment=lambda batch, generator: augment(
+            batch, shift_pixels=0, rotate_degrees=0, flip=False, generator=generator
+        ),
+        clip_norm=1.0,
+        label_smoothing=0.0,
+        seed=0,
+        epochs=range(1, 1_000_000),
+    ):
+        yield epoch.seconds
+
+
+def torch_epochs(case: str, device: torch.device) -> Iterator[float]:
+    images, labels = draw(IMAGES)
+    pairs = TensorDataset(torch.from_numpy(images).float() / 255, torch.from_numpy(labels))
+    loader = DataLoader(
+        pairs, BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True, pin_memory=device.type == "cuda"
+    )
+    plain = PlainTorch if case == "lstm" else DoubleLoop
+    model = plain(CASES[case]).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
+    while True:
+        started, total = time.perf_counter(), 0.0
+        for batch, targets in loader:
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                logits = model(batch.to(device, non_blocking=True))
+                loss = nn.functional.cross_entropy(logits, targets.to(device, non_blocking=True))
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            total += loss.item()  # as tutorials do
+        yield time.perf_counter() - started
+
+
+def page(rows: list[str], device: str) -> str:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    name = torch.cuda.get_device_name(device) if device != "cpu" else platform.processor() or platform.machine()
+    head = [
+        "# An epoch of MNIST's size",
+        "",
+        " ".join(line for line in (__doc__ or "").split("\n\n")[2].splitlines()),
+        "",
+        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit.strip()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}: `python -m benchmarks.epoch --device {device}`",
+        "",
+        "| case | ours, s | spread, s | DataLoader, s | ratio | aim on an H100, s |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    return "\n".join([*head, *rows, ""])
+
+
+if __name__ == "__main__":
+    main()
