@@ -32,7 +32,7 @@ def params(layout: Layout) -> Iterator[Finding]:
         for line in str(error).splitlines():
             yield Finding("params", "mend", line, (edit(layout),))
         return
-    yield Finding("params", "ok", f"params.yaml is valid: {count} candidates")
+    yield Finding("params", "ok", f"params.yaml is valid: {count} candidate{'s' * (count > 1)}")
 
 
 def git(layout: Layout) -> Iterator[Finding]:
