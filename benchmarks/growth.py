@@ -151,6 +151,8 @@ def draw(found: dict[str, list[tuple[float, float]]]) -> None:
             panel = panels[row][column]
             panel.loglog(sizes, costs, marker="o", color=colour)
             panel.set_xlabel(axis)
+            panel.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+            panel.set_xticks([], minor=True)
             panel.set_title(f"exponent {exponent(sizes, costs):.2f}", fontsize=10)
             panel.grid(alpha=0.3)
             if not column:
