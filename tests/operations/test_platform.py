@@ -161,7 +161,7 @@ class Hook(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
 
-def test_a_failure_and_a_promotion_are_told(platform: Platform) -> None:
+def test_a_failure_a_promotion_and_drift_are_told(platform: Platform) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -177,16 +177,23 @@ def test_a_failure_and_a_promotion_are_told(platform: Platform) -> None:
                 "payload": {"model": "digits", "version": 3, "candidate": "gru", "reason": "it is better."},
             }
             platform.ask("prefect", "/api/events", [promotion])
+            drift = (
+                "from recursight.operations.events import model_drifted; "
+                "payload = {'version': 3, 'sentence': 'it is dark.'}; "
+                "print(model_drifted('digits', False, payload))"
+            )
+            assert platform.workspace.run("python", "-c", drift).strip().endswith("True")
             text = (platform.workspace.root / "params.yaml").read_text()
             (platform.workspace.root / "params.yaml").write_text(text.replace("layer: elman", "layer: elmann"))
             command = ("prefect", "deployment", "run", "retrain/scheduled", "--watch")
             platform.workspace.run(*command, status=1)
             (platform.workspace.root / "params.yaml").write_text(text)
-            until(lambda: len(Hook.said) >= 2)
+            until(lambda: len(Hook.said) >= 3)
         finally:
             server.shutdown()
             thread.join()
-    promoted, failed = sorted(Hook.said, key=lambda text: "Failed" in text)
+    drifted, promoted, failed = sorted(Hook.said, key=lambda text: ("Failed" in text, "champion" in text))
+    assert drifted == "digits version 3 meets other images\nit is dark."
     assert promoted == "digits version 3 is champion\ngru: it is better."
     assert "scheduled: run" in failed
     assert "did you mean 'elman'?" in failed

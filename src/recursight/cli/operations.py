@@ -79,7 +79,7 @@ def retrain() -> None:
 def notify(
     url: Annotated[str, typer.Argument(help="A webhook, as Slack or Mattermost give it.", show_default=False)],
 ) -> None:
-    """Call a webhook when a deployed run fails, and when a model becomes champion.
+    """Call a webhook when a deployed run fails, a model becomes champion, or its images drift.
 
     The server that `recursight up` runs, or that PREFECT_API_URL names, keeps watch.
 

@@ -28,10 +28,10 @@ def model_drifted(name: str, retrain: bool, payload: dict[str, Any]) -> bool:
     Args:
         name: of the registered model.
         retrain: whether a deployed retraining starts.
-        payload: `sentence`, `version`, and what else a reader of the event may want.
+        payload: `sentence`, `version`, and what else a reader of the event may want; `model` is added.
     """
     labels = {"prefect.resource.id": f"recursight.model.{name}", RETRAIN: "yes" if retrain else "no"}
-    return send(MODEL_DRIFTED, labels, payload)
+    return send(MODEL_DRIFTED, labels, {"model": name} | payload)
 
 
 def send(event: str, resource: dict[str, str], payload: dict[str, Any] | None = None) -> bool:

@@ -1,10 +1,12 @@
-"""Word to people: a webhook is called when a deployed run fails, and when a model becomes champion."""
+"""Word to people: a webhook is called when a deployed run fails, a model becomes champion, or its images drift."""
 
 from recursight.errors import InputError
+from recursight.operations.events import MODEL_DRIFTED
 
 BLOCK = "recursight"
 FAILURE = "recursight: tell of failure"
 PROMOTION = "recursight: tell of promotion"
+DRIFT = "recursight: tell of drift"
 
 
 def notify(url: str) -> list[str]:
@@ -42,11 +44,14 @@ def notify(url: str) -> list[str]:
         posture="Reactive",
         threshold=1,
     )
-    promoted = EventTrigger(
-        expect={"model.promoted"},
-        match={"prefect.resource.id": "recursight.model.*"},
-        posture="Reactive",
-        threshold=1,
+    promoted, drifted = (
+        EventTrigger(
+            expect={event},
+            match={"prefect.resource.id": "recursight.model.*"},
+            posture="Reactive",
+            threshold=1,
+        )
+        for event in ("model.promoted", MODEL_DRIFTED)
     )
     texts = {
         FAILURE: (
@@ -58,6 +63,11 @@ def notify(url: str) -> list[str]:
             promoted,
             "{{ event.payload.model }} version {{ event.payload.version }} is champion",
             "{{ event.payload.candidate }}: {{ event.payload.reason }}",
+        ),
+        DRIFT: (
+            drifted,
+            "{{ event.payload.model }} version {{ event.payload.version }} meets other images",
+            "{{ event.payload.sentence }}",
         ),
     }
     with get_client(sync_client=True) as client:
