@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--source", help="what to import instead of the data set's name")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at once; default: all processors")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it has taken so far is noted
     clone = prepare_clone(arguments.name)
     if not (clone / "imported").exists():
         source = str(Path(arguments.source).resolve()) if arguments.source else arguments.name
