@@ -199,18 +199,6 @@ def test_a_failure_a_promotion_and_drift_are_told(platform: Platform) -> None:
     assert "did you mean 'elman'?" in failed
 
 
-def test_up_ends_what_a_killed_worker_took_and_never_began(platform: Platform) -> None:
-    platform.rest()
-    platform.process("worker").kill()
-    deployment = platform.ask("prefect", "/api/deployments/name/pipeline/local")
-    run = platform.ask("prefect", f"/api/deployments/{deployment['id']}/create_flow_run", {})
-    pending = {"state": {"type": "PENDING"}}  # as a worker does, and takes the deployment's only slot
-    assert platform.ask("prefect", f"/api/flow_runs/{run['id']}/set_state", pending)["status"] == "ACCEPT"
-    platform.up()
-    assert platform.ask("prefect", f"/api/flow_runs/{run['id']}")["state_type"] == "CRASHED"
-    platform.workspace.run("prefect", "deployment", "run", "pipeline/local", "--watch", timeout_seconds=120)
-
-
 def test_a_run_that_is_cancelled_in_prefect_is_gone_within_seconds(platform: Platform) -> None:
     text = (platform.workspace.root / "params.yaml").read_text()
     platform.workspace.change_params(train={"epochs": 100_000})

@@ -18,7 +18,7 @@ from recursight.layout import Layout
 from recursight.operations import owners
 from recursight.tracking.runs import Owner
 
-FLOWS = ["pipeline", "retrain", "monitor"]
+FLOWS = ["pipeline", "retrain"]
 UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
 PAGE = 200  # the most that Prefect hands out at once
 RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"  # in the environment of each process that a worker starts
