@@ -9,7 +9,6 @@ the first epoch is not counted. Writes benchmarks/results/epoch-DEVICE.md.
 """
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.cases import CASES, LEARNING_RATE, draw
 from benchmarks.networks import DoubleLoop, PlainTorch, ours
+from benchmarks.real_data import machine
 from recursight.training.augmentation import augment
 from recursight.training.batches import Batches
 from recursight.training.loop import fit
@@ -128,15 +128,16 @@ def torch_epochs(case: str, device: torch.device) -> Iterator[float]:
 
 
 def page(rows: list[str], device: str) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    name = torch.cuda.get_device_name(device) if device != "cpu" else platform.processor() or platform.machine()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+    where = machine() if device == "cpu" else f"{torch.cuda.get_device_name(device)}, {machine()}"
+    about = (__doc__ or "").split("\n\n")[2].partition(" Writes")[0]
     head = [
         "# An epoch of MNIST's size",
         "",
-        " ".join(line for line in (__doc__ or "").split("\n\n")[2].splitlines()),
+        *about.splitlines(),
         "",
-        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit.strip()}, "
-        f"{datetime.now(UTC):%Y-%m-%d}: `python -m benchmarks.epoch --device {device}`",
+        f"{where}, torch {torch.__version__}, commit {commit.strip()}, {datetime.now(UTC):%Y-%m-%d}:",
+        f"`python -m benchmarks.epoch --device {device}`",
         "",
         "| case | ours, s | spread, s | DataLoader, s | ratio | aim on an H100, s |",
         "| --- | --- | --- | --- | --- | --- |",
