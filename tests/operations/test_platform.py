@@ -199,6 +199,21 @@ def test_a_failure_a_promotion_and_drift_are_told(platform: Platform) -> None:
     assert "did you mean 'elman'?" in failed
 
 
+def test_up_ends_what_a_killed_worker_took_and_never_began(platform: Platform) -> None:
+    """It holds the only slot of its deployment; by itself, Prefect would give that back after five minutes."""
+    platform.rest()
+    platform.workspace.run("prefect", "deployment", "run", "pipeline/local")
+    taken = {
+        "flows": {"name": {"any_": ["pipeline"]}},
+        "flow_runs": {"state": {"type": {"any_": ["PENDING"]}}},
+    }
+    (run,) = until(lambda: platform.ask("prefect", "/api/flow_runs/filter", taken), every=0.02)
+    platform.process("worker").kill()
+    platform.up()
+    platform.workspace.run("prefect", "deployment", "run", "pipeline/local", "--watch", timeout_seconds=120)
+    assert platform.ask("prefect", f"/api/flow_runs/{run['id']}")["state_type"] in ("CRASHED", "COMPLETED")
+
+
 def test_a_run_that_is_cancelled_in_prefect_is_gone_within_seconds(platform: Platform) -> None:
     text = (platform.workspace.root / "params.yaml").read_text()
     platform.workspace.change_params(train={"epochs": 100_000})

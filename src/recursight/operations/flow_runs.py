@@ -18,9 +18,10 @@ from recursight.layout import Layout
 from recursight.operations import owners
 from recursight.tracking.runs import Owner
 
-FLOWS = ["pipeline", "retrain"]
+FLOWS = ["pipeline", "retrain", "monitor"]
 UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
 PAGE = 200  # the most that Prefect hands out at once
+STARTED_WITHIN_SECONDS = 1.0  # the kernel tells the start of a process by whole seconds; no worker takes a run so soon
 RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"  # in the environment of each process that a worker starts
 
 
@@ -142,7 +143,7 @@ def _was_never_begun(prefect: Prefect, layout: Layout, run: dict[str, Any]) -> b
         return False
     worker = access.running(layout, "worker")
     taken = datetime.fromisoformat(run["state"]["timestamp"]).timestamp()
-    if worker and worker.lives and worker.started < taken:
+    if worker and worker.lives and worker.started + STARTED_WITHIN_SECONDS < taken:
         return False
     return not any(_environment(process).get(RUN_OF_PROCESS) == run["id"] for process in psutil.process_iter())
 

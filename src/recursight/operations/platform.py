@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from recursight import access
 from recursight.errors import InputError
 from recursight.files import digest, read_json, write_json
 from recursight.layout import Layout
-from recursight.operations import processes, services
+from recursight.operations import flow_runs, processes, services
 from recursight.operations.deployment import this_project
 from recursight.operations.services import NAMES, POOL, Service
 from recursight.params import load
@@ -75,6 +76,7 @@ def up(layout: Layout, prefect_port: int | None = None, mlflow_port: int | None 
         if not _lives(layout, "worker"):
             _start(layout, services.worker(layout), started)
             _until(layout, "worker", partial(_worker_is_online, layout))
+            _end_dead_runs(layout)
         access.write_settings(layout)
         deployed = _deploy(layout, anew="prefect" in started)
     return Up(access.urls(layout), started, deployed)
@@ -128,6 +130,15 @@ def _worker_is_online(layout: Layout) -> bool:
         return False
     started = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(worker.started))
     return any(each["status"] == "ONLINE" and each["last_heartbeat_time"] >= started for each in found)
+
+
+def _end_dead_runs(layout: Layout) -> None:
+    """Ends what an earlier worker took before it was killed: the next run would wait minutes for its slot."""
+    settings = access.settings(layout)
+    prefect = flow_runs.Prefect(settings["PREFECT_API_URL"], settings["PREFECT_API_AUTH_STRING"])
+    with suppress(OSError, ValueError):  # every flow tries it again when it begins
+        for run in flow_runs.dead(prefect, layout):
+            flow_runs.end(prefect, run)
 
 
 def ask_prefect(layout: Layout, path: str, body: Any, timeout_seconds: float = 10) -> Any:
