@@ -3,7 +3,7 @@
 Trains two small projects' worth of models on the embedded digits at 28×28 pixels, serves one of them with
 `recursight serve`, and sends one PNG a request, open-loop: each request leaves when it is due, whatever became of those
 before it, and its time counts from when it was due. In the second measurement the champion changes half way. Then
-`recursight predict FOLDER` scores 20,000 PNG files, against the same model on arrays in memory.
+`recursight predict FOLDER` scores 100,000 PNG files, against the same model on arrays in memory.
 
 Writes benchmarks/results/serving.md and serving.json.
 """
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=float, default=50, help="requests a second")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--images", type=int, default=20_000, help="in the folder that is scored")
+    parser.add_argument("--images", type=int, default=100_000, help="in the folder that is scored")
     parser.add_argument("--rounds", type=int, default=7, help="of the batch scoring")
     arguments = parser.parse_args()
     layout = make_project()
@@ -333,8 +333,8 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        "Batch scoring of PNG files of 28×28 pixels, images a second, medians. The share is of"
-        " the faster way to ask the model in the same round: the median (lowest to highest).",
+        f"Batch scoring of {result['folder'][0]['images']:,} PNG files of 28×28 pixels, images a second, medians. The"
+        " share is of the faster way to ask the model in the same round: the median (lowest to highest).",
         "",
         "| model | `recursight predict FOLDER` | model alone, all threads | alone, one thread a processor | share |",
         "|---|---:|---:|---:|---:|",

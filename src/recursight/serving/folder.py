@@ -1,9 +1,9 @@
 """Scores a folder of any size into one parquet file.
 
 Each thread decodes a batch and asks the model about it, so that one decodes while another computes: threads inside the
-model would only wait for processors that decode. Rows go to disk as they come, into parts beside the target, each whole
-or absent. A killed run goes on after its last part, if the images before that are still the same. The parts become the
-target, in one rename, when all is done.
+model would only wait for processors that decode. Plain PNG files of the right size are decoded by native code. Rows go
+to disk as they come, into parts beside the target, each whole or absent. A killed run goes on after its last part, if
+the images before that are still the same. The parts become the target, in one rename, when all is done.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from recursight.data.readers.folder import IMAGE_SUFFIXES
 from recursight.errors import InputError
 from recursight.files import replacing
 from recursight.registry.loading import LoadedVersion
+from recursight.serving import png
 from recursight.serving.champion import decode_for
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ BATCH_BYTES = 8_000_000
 SMALL_BYTES = 1_000_000
 GROUP_ROWS = 4096
 PART_ROWS = 16_384
+REPEATED = ["predicted", "model", "version"]  # columns of few values
 NAMED = 20  # unreadable images in one sentence
 
 _one_decodes = threading.Lock()  # two hand Python's own lock to and fro with each small file, and are slower than one
@@ -114,10 +116,10 @@ def score_folder(
     if target.is_dir():
         raise InputError(f"{target} is a folder; name a file, such as {target / 'predictions.parquet'}.")
     with _parts_folder(target) as folder_of_parts, closing(_Parts(folder_of_parts, model, folder)) as parts:
-        listing = parts.resume(lambda: list_images(folder))
+        paths = parts.resume()
         report(parts.listed)
         started = time.perf_counter()
-        for batch in _answered(model, folder, listing, threads or os.cpu_count() or 1):
+        for batch in _answered(model, folder, paths, threads or os.cpu_count() or 1):
             for path, reason in batch.faults:
                 if skip is None:
                     raise InputError(_refusal(folder, batch.faults))
@@ -135,35 +137,29 @@ def score_folder(
 
 def count_images(folder: Path) -> int:
     """How many images `score_folder` will find."""
-    return sum(1 for _ in _walk(folder, ""))
+    return sum(1 for _ in list_images(folder))
 
 
-def list_images(folder: Path) -> Iterator[Listed]:
-    """In the order of their names, folder by folder; the names of one folder are in memory at a time."""
-    for entry, path in _walk(folder, ""):
-        status = entry.stat()
-        yield path, status.st_size, status.st_mtime_ns
-
-
-def _walk(folder: Path | str, prefix: str) -> Iterator[tuple["os.DirEntry[str]", str]]:
+def list_images(folder: Path | str, prefix: str = "") -> Iterator[str]:
+    """Paths in the order of their names, folder by folder; the names of one folder are in memory at a time."""
     with os.scandir(folder) as entries:
         visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in visible:
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+            yield from list_images(entry.path, f"{prefix}{entry.name}/")
         elif entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
-            yield entry, prefix + entry.name
+            yield prefix + entry.name
 
 
-def _answered(model: LoadedVersion, folder: Path, listing: Iterator[Listed], threads: int) -> Iterator[_Batch]:
-    """Batches in the order of the listing; a few are made ahead."""
+def _answered(model: LoadedVersion, folder: Path, paths: Iterator[str], threads: int) -> Iterator[_Batch]:
+    """Batches in the order of the paths; a few are made ahead."""
     import torch
 
     size = int(max(1, min(BATCH, BATCH_BYTES // prod(model.input_shape))))
     with ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,)) as pool:
         ahead: deque[Future[_Batch]] = deque()
         try:
-            while group := list(islice(listing, size)):
+            while group := list(islice(paths, size)):
                 ahead.append(pool.submit(_answer, model, folder, group))
                 if len(ahead) > 2 * threads:
                     yield ahead.popleft().result()
@@ -174,23 +170,35 @@ def _answered(model: LoadedVersion, folder: Path, listing: Iterator[Listed], thr
                 future.cancel()
 
 
-def _answer(model: LoadedVersion, folder: Path, group: list[Listed]) -> _Batch:
-    prefix = f"{folder}{os.sep}"
-    pixels = np.empty((len(group), *model.input_shape), np.uint8)
-    paths: list[str] = []
-    faults = []
-    with _one_decodes:
-        for path, size, _ in group:
-            try:
-                pixels[len(paths)] = decode_for(model, _content(prefix + path, size))
-                paths.append(path)
-            except BadImage as fault:
-                faults.append((path, str(fault)))
-    images = pixels[: len(paths)]
-    return _Batch(group, paths, images, model.scores(images), faults)
+def _answer(model: LoadedVersion, folder: Path, paths: list[str]) -> _Batch:
+    images = np.empty((len(paths), *model.input_shape), np.uint8)
+    done, versions = png.decode_files(folder, paths, images)
+    listed = [(path, size, changed) for path, (size, changed) in zip(paths, versions.tolist(), strict=True)]
+    faults: dict[int, str] = {}
+    if not done.all():
+        with _one_decodes:
+            for place in np.flatnonzero(~done).tolist():
+                listed[place] = _listed(folder, paths[place])
+                try:
+                    images[place] = decode_for(model, _content(folder / paths[place], listed[place][1]))
+                except BadImage as fault:
+                    faults[place] = str(fault)
+    if faults:
+        images = np.delete(images, list(faults), axis=0)
+    readable = [path for place, path in enumerate(paths) if place not in faults]
+    named = [(paths[place], reason) for place, reason in faults.items()]
+    return _Batch(listed, readable, images, model.scores(images), named)
 
 
-def _content(path: str, size: int) -> bytes | Path:
+def _listed(folder: Path, path: str) -> Listed:
+    try:
+        status = (folder / path).stat()
+    except OSError:  # told when it is decoded
+        return path, 0, 0
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _content(path: Path, size: int) -> bytes | Path:
     """The bytes of a small file, whose opening is a good part of its decoding; Pillow reads the others itself."""
     if size < SMALL_BYTES:
         with suppress(OSError):
@@ -200,7 +208,7 @@ def _content(path: str, size: int) -> bytes | Path:
                     return content
             finally:
                 os.close(descriptor)
-    return Path(path)
+    return path
 
 
 def _refusal(folder: Path, faults: list[tuple[str, str]]) -> str:
@@ -225,7 +233,7 @@ class _Parts:
 
     def __init__(self, folder: Path, model: LoadedVersion, images: Path) -> None:
         self.rows = self.resumed = self.listed = 0
-        self._folder, self._model = folder, model
+        self._folder, self._model, self._images = folder, model, images
         self._job = json.dumps([str(images.resolve()), model.name, model.version])
         self._digest = hashlib.sha256()
         self._files = sorted(folder.glob("part-*.parquet"))
@@ -233,28 +241,27 @@ class _Parts:
         self._writer: pq.ParquetWriter | None = None
         self._part_rows = 0
 
-    def resume(self, listing: Callable[[], Iterator[Listed]]) -> Iterator[Listed]:
-        """What is left of a listing, after what the parts hold; all of it if they hold something else."""
+    def resume(self) -> Iterator[str]:
+        """Paths of the images that are left after what the parts hold; all, if that is of something else."""
         import pyarrow.parquet as pq
 
-        remaining = listing()
+        paths = list_images(self._images)
         if not self._files:
-            return remaining
+            return paths
         about = pq.read_metadata(self._files[-1]).metadata
-        listed = int(about[b"listed"])
-        self._pass(islice(remaining, listed))
+        self._pass(_listed(self._images, path) for path in islice(paths, int(about[b"listed"])))
         if about[b"job"].decode() == self._job and about[b"digest"].decode() == self._digest.hexdigest():
             self.rows = self.resumed = sum(pq.read_metadata(file).num_rows for file in self._files)
-            return remaining
+            return paths
         for file in self._files:
             file.unlink()
         self._files, self.listed, self._digest = [], 0, hashlib.sha256()
-        return listing()
+        return list_images(self._images)
 
     def add(self, batch: _Batch) -> None:
         """Takes rows, which are written a row group at a time; a part that is long enough is finished."""
         self._tables.append(_table(self._model, batch.paths, batch.scores))
-        self._pass(iter(batch.listed))
+        self._pass(batch.listed)
         self.rows += len(batch.paths)
         self._part_rows += len(batch.paths)
         if sum(map(len, self._tables)) >= GROUP_ROWS:
@@ -284,7 +291,7 @@ class _Parts:
             return
         table = pa.concat_tables(self._tables).combine_chunks()
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._temporary, table.schema)
+            self._writer = pq.ParquetWriter(self._temporary, table.schema, use_dictionary=REPEATED)
         self._writer.write_table(table)
         self._tables = []
 
@@ -295,7 +302,7 @@ class _Parts:
 
         self.close()
         schema = _table(self._model, [], np.empty((0, len(self._model.classes)))).schema
-        with replacing(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        with replacing(target) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=REPEATED) as writer:
             for file in self._files:
                 for batch in pq.ParquetFile(file).iter_batches(PART_ROWS):
                     writer.write_table(pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata))
@@ -305,7 +312,7 @@ class _Parts:
     def _temporary(self) -> Path:
         return self._folder / "growing.parquet"
 
-    def _pass(self, listed: Iterator[Listed]) -> None:
+    def _pass(self, listed: Iterable[Listed]) -> None:
         for path, size, changed in listed:
             self.listed += 1
             self._digest.update(f"{path}\0{size}\0{changed}\n".encode(errors="surrogateescape"))

@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -46,8 +46,11 @@ def library() -> ctypes.CDLL | None:
     return kernels
 
 
-def build() -> Path:
+def build(sources: Sequence[Path] = SOURCES) -> Path:
     """The compiled library, from the cache if it is there.
+
+    Args:
+        sources: one .cpp file, and the headers that it includes.
 
     Raises:
         RuntimeError: saying why it could not be compiled.
@@ -55,12 +58,13 @@ def build() -> Path:
     """
     compiler = _compiler()
     folder = cache_folder()
-    target = folder / f"kernels-{_key(compiler)}.so"
+    source = next(path for path in sources if path.suffix == ".cpp")
+    target = folder / f"{source.stem}-{_key(compiler, sources)}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _alone(folder / "lock"):
             if not target.exists():
-                _compile(compiler, target)
+                _compile(compiler, source, target)
     return target
 
 
@@ -76,7 +80,7 @@ def _compiler() -> str:
     raise RuntimeError("no C++ compiler was found; install g++ or set CXX.")
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: str, sources: Sequence[Path]) -> str:
     """Differs where the library would: by source, flags, compiler and the processor that `native` stands for."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     cpuinfo = Path("/proc/cpuinfo")
@@ -86,13 +90,12 @@ def _key(compiler: str) -> str:
         else platform.processor()
     )
     hashed = hashlib.sha256(repr((SHARED, FLAGS, compiler, version, platform.machine(), features)).encode())
-    for source in SOURCES:
+    for source in sources:
         hashed.update(source.name.encode() + source.read_bytes())
     return hashed.hexdigest()[:16]
 
 
-def _compile(compiler: str, target: Path) -> None:
-    source = next(path for path in SOURCES if path.suffix == ".cpp")
+def _compile(compiler: str, source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as folder:
         built = Path(folder) / target.name
         for flags in FLAGS:
