@@ -17,8 +17,9 @@ from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.registry import register
 from recursight.serving import folder as module
-from recursight.serving import load_champion, predict_files, predictions
-from recursight.serving.folder import count_images, score_folder
+from recursight.serving import load_champion, parts, predict_files, predictions
+from recursight.serving.folder import score_folder
+from recursight.serving.listing import count_images
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def pictures(project, tmp_path) -> Path:
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(module, "BATCH", 16)
-    monkeypatch.setattr(module, "GROUP_ROWS", 32)
-    monkeypatch.setattr(module, "PART_ROWS", 64)
+    monkeypatch.setattr(parts, "GROUP_ROWS", 32)
+    monkeypatch.setattr(parts, "PART_ROWS", 64)
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -73,7 +74,7 @@ def test_rows_are_what_single_files_get(champion, pictures, tmp_path):
 def test_many_parts_make_the_same_file(champion, pictures, tmp_path, small_parts):
     score_folder(champion, pictures, tmp_path / "small.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PART_ROWS", 10_000)
+        patch.setattr(parts, "PART_ROWS", 10_000)
         score_folder(champion, pictures, tmp_path / "large.parquet", threads=1)
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "small.parquet"), pd.read_parquet(tmp_path / "large.parquet")
@@ -115,7 +116,7 @@ def test_a_second_writer_is_refused(champion, pictures, tmp_path):
 
 def test_memory_does_not_grow_with_the_folder(champion, pictures, tmp_path, small_parts, monkeypatch):
     listed = done = furthest = 0
-    whole = module.list_images
+    whole = parts.list_images
 
     def counted(folder):
         nonlocal listed, furthest
@@ -128,7 +129,7 @@ def test_memory_does_not_grow_with_the_folder(champion, pictures, tmp_path, smal
         nonlocal done
         done = so_far
 
-    monkeypatch.setattr(module, "list_images", counted)
+    monkeypatch.setattr(parts, "list_images", counted)
     score_folder(champion, pictures, tmp_path / "predictions.parquet", report=report, threads=2)
     assert listed == 301
     assert furthest <= 16 * (2 * 2 + 2)
@@ -138,8 +139,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from recursight.layout import Layout
-from recursight.serving import folder, load_champion
-folder.BATCH, folder.GROUP_ROWS, folder.PART_ROWS = 16, 32, 64
+from recursight.serving import folder, load_champion, parts
+folder.BATCH, parts.GROUP_ROWS, parts.PART_ROWS = 16, 32, 64
 root, pictures, out = map(Path, sys.argv[1:])
 def report(done):
     print(done, flush=True)
