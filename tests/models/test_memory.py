@@ -33,3 +33,31 @@ def test_large_tensors_cost_no_page_faults_after_the_first_steps() -> None:
     }
     assert faults["default"] > 20_000  # mapped anew in each step, 10,000 pages a piece
     assert faults["keep"] < 0.1 * faults["default"]
+
+
+BLOCKS = """
+import resource, psutil, torch
+from recursight.models.kernels.memory import keep_freed_memory
+keep_freed_memory(32 << 20)
+def compute(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        first = torch.zeros(6_400_000)  # 25 MB, as after a convolution
+        second, third = first + 1, first + 2
+        del first, second, third
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+compute(5)
+faults = compute(5)
+small = psutil.Process().memory_info().rss
+large = torch.zeros(50_000_000)
+del large
+print(faults, psutil.Process().memory_info().rss - small)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is asked to")
+def test_blocks_up_to_a_size_are_kept_and_larger_ones_go_back() -> None:
+    said = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, check=True).stdout
+    faults, grown = map(int, said.split())
+    assert faults < 5_000  # of 94,000, if each block were mapped anew
+    assert grown < 20_000_000

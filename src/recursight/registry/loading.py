@@ -18,12 +18,14 @@ from recursight.data.prepare import prepare
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
 from recursight.layout import Layout
+from recursight.models.kernels.memory import keep_freed_memory
 from recursight.params import Prepare
 from recursight.tracking.connection import fluent
 from recursight.tracking.results import prepared_with
 
 BATCH = 1024
 LATENCY_ANSWERS = 30
+KEPT_BYTES = 32 << 20  # tensors of a batch; not the pixels of a large photograph
 
 
 class Unreadable(InputError):
@@ -117,11 +119,12 @@ class LoadedVersion:
 
 
 def load_version(layout: Layout, name: str, version: int) -> LoadedVersion:
-    """Loads a version.
+    """Loads a version, in a process that then keeps the memory of one batch for the next.
 
     Raises:
         Unreadable: with the reason.
     """
+    keep_freed_memory(KEPT_BYTES)
     try:
         with fluent(layout):
             import mlflow.pyfunc

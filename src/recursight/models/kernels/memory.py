@@ -3,16 +3,23 @@
 import contextlib
 import ctypes
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # from glibc's malloc.h
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(largest: int | None = None) -> None:
     """Has the C library keep what a step frees for the next step.
 
-    By default glibc maps each large tensor anew and hands it back when freed; on long sequences the system then spends
-    more time on clearing pages than the step on computing. Other C libraries are left as they are.
+    By default glibc maps each large tensor anew and hands it back when freed; on long sequences, and after
+    convolutions, the system then spends as much time on clearing pages as the step on computing. Other C libraries are
+    left as they are.
+
+    Args:
+        largest: bytes of a block that is kept, at most 32 MiB; larger ones go back. None keeps all.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
+        if largest is None:
+            mallopt(M_MMAP_MAX, 0)
+        else:
+            mallopt(M_MMAP_THRESHOLD, largest)
