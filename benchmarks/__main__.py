@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.account import commit, machine
 from benchmarks.cases import BATCH, CASES, SIDE, Case
 from benchmarks.networks import ours
 from recursight.models.layers.recurrence import Stack
@@ -159,13 +160,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keras", type=Path, default=own_keras(), help="a Python that has Keras; default: this one")
     arguments = parser.parse_args()
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
     account = {
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
-        "commit": commit.stdout.strip(),
-        "machine": f"{processor}, {os.cpu_count()} processors",
+        "commit": commit(),
+        "machine": machine(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }

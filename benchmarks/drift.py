@@ -8,8 +8,6 @@ window, are the reference; the window is drawn from the other half. Writes the t
 
 import argparse
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ import torch
 import yaml
 from scipy import ndimage
 
+from benchmarks.account import commit, machine
 from recursight.data.statistics import image_statistics
 from recursight.data.store import Store, open_store
 from recursight.evaluation.predict import probabilities
@@ -129,7 +128,7 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         text = measure(Layout(Path(name)), arguments.folder, arguments.windows, arguments.shifted)
-    text += f"\n\n{machine(arguments.windows, arguments.shifted)}; {time.perf_counter() - started:.0f} s in all."
+    text += f"\n\n{account(arguments.windows, arguments.shifted)}; {time.perf_counter() - started:.0f} s in all."
     print(text)
     write(text)
 
@@ -196,13 +195,9 @@ def cost(images: np.ndarray, usual: Asked) -> str:
     )
 
 
-def machine(windows: int, shifted: int) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+def account(windows: int, shifted: int) -> str:
     command = f"python -m benchmarks.drift --from FOLDER --windows {windows} --shifted {shifted}"
-    return (
-        f"`{command}`, commit {commit.stdout.strip()}, {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    return f"`{command}`, commit {commit()}, {machine()}, torch {torch.__version__}"
 
 
 def write(text: str) -> None:

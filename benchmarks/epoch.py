@@ -22,9 +22,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.account import commit, machine
 from benchmarks.cases import CASES, LEARNING_RATE, draw
 from benchmarks.networks import DoubleLoop, PlainTorch, ours
-from benchmarks.real_data import machine
 from recursight.training.augmentation import augment
 from recursight.training.batches import Batches
 from recursight.training.loop import fit
@@ -128,7 +128,6 @@ def torch_epochs(case: str, device: torch.device) -> Iterator[float]:
 
 
 def page(rows: list[str], device: str) -> str:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
     where = machine() if device == "cpu" else f"{torch.cuda.get_device_name(device)}, {machine()}"
     about = (__doc__ or "").split("\n\n")[2].partition(" Writes")[0]
     head = [
@@ -136,7 +135,7 @@ def page(rows: list[str], device: str) -> str:
         "",
         *about.splitlines(),
         "",
-        f"{where}, torch {torch.__version__}, commit {commit.strip()}, {datetime.now(UTC):%Y-%m-%d}:",
+        f"{where}, torch {torch.__version__}, commit {commit()}, {datetime.now(UTC):%Y-%m-%d}:",
         f"`python -m benchmarks.epoch --device {device}`",
         "",
         "| case | ours, s | spread, s | DataLoader, s | ratio | aim on an H100, s |",

@@ -1,6 +1,6 @@
 """How often the gate errs and how often it sees: simulated challengers at the test size of MNIST.
 
-    python benchmarks/gate_simulation.py
+    python -m benchmarks.gate_simulation
 
 Writes docs/images/gate.svg and the tables of docs/gate.md; the same seed gives the same files.
 

@@ -1,6 +1,6 @@
 """How cost grows: seconds and memory of an epoch against images, steps, hidden size and number of candidates.
 
-    python benchmarks/growth.py
+    python -m benchmarks.growth
 
 Writes docs/images/growth.svg and the table of docs/speed.md. Each point is the best of some epochs in a process of its
 own, on one thread, with synthetic images in a file that is mapped into memory as the store is. Memory is what the
@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.account import commit, machine
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "speed.md"
@@ -52,7 +54,7 @@ def point(axis: str, size: int) -> tuple[float, float]:
     """Seconds and MiB of one point, from a process of its own."""
     name, _, streamed = axis.partition(", ")
     settings = USUAL | {name: size, "streamed": int(bool(streamed))}
-    command = [sys.executable, str(Path(__file__)), "--point", json.dumps(settings)]
+    command = [sys.executable, "-m", "benchmarks.growth", "--point", json.dumps(settings)]
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(f"{axis:<18}{size:>7,}  {told['seconds']:8.3f} s  {told['mib']:8.1f} MiB", flush=True)
     return told["seconds"], told["mib"]
@@ -162,12 +164,9 @@ def draw(found: dict[str, list[tuple[float, float]]]) -> None:
 
 
 def write(found: dict[str, list[tuple[float, float]]]) -> None:
-    from benchmarks.real_data import machine
-
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
     lines = [
         OPENING,
-        f"`python benchmarks/growth.py` at {commit.strip()}, {machine()}, {time.strftime('%Y-%m-%d')}; a GRU over",
+        f"`python -m benchmarks.growth` at {commit()}, {machine()}, {time.strftime('%Y-%m-%d')}; a GRU over",
         "rows, batch 128, one thread; unless the axis says otherwise 2,000 images of 28 rows, hidden 64.",
         "",
         "![Seconds and memory of an epoch against images, steps, hidden size, candidates](images/growth.svg)",
@@ -188,5 +187,4 @@ def write(found: dict[str, list[tuple[float, float]]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

@@ -1,7 +1,7 @@
 """The whole pipeline on real images, in a clone of this repository, measured: the tables of docs/results.md.
 
-    python benchmarks/real_data.py mnist --from FOLDER     (or without --from, to download)
-    python benchmarks/real_data.py cifar10 --source cifar10.tar
+    python -m benchmarks.real_data mnist --from FOLDER     (or without --from, to download)
+    python -m benchmarks.real_data cifar10 --source cifar10.tar
 
 The clone stays in .recursight/results/NAME, so that a second call goes on where the first was stopped.
 """
@@ -10,7 +10,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import resource
 import signal
 import subprocess
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from benchmarks.account import commit, machine
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"
@@ -83,20 +84,17 @@ def section(name: str, clone: Path, seconds: float, jobs: int) -> str:
     summary = json.loads((clone / "artifacts" / "store" / "store.json").read_text())
     with (clone / "artifacts" / "comparison" / "ranking.csv").open() as file:
         ranking = list(csv.DictReader(file))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
-    )
     splits = ", ".join(f"{split} {found['count']:,}" for split, found in summary["splits"].items())
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     lines = [
         f"## {name}",
         "",
         f"{summary['count']:,} images of {len(summary['classes'])} classes: {splits}. "
-        f"{machine()}; commit {commit.stdout.strip()}; {ranking_setting(clone)}.",
+        f"{machine()}; commit {commit(clone)}; {ranking_setting(clone)}.",
         f"The pipeline took {seconds / 60:.1f} minutes in all, {seconds * jobs / sum_of_loops(clone):.2f} times the "
         f"sum of its training loops over its {jobs} jobs; the largest of its processes {peak_mib:,.0f} MiB.",
         "",
-        f"Made by `python benchmarks/real_data.py {name}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
+        f"Made by `python -m benchmarks.real_data {name}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
         "",
         "| candidate | validation | test (95 % interval) | macro F1 | parameters | train s | images/s | verdict |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
@@ -129,15 +127,6 @@ def sum_of_loops(clone: Path) -> float:
     """Seconds of all training loops, of every candidate and seed."""
     accounts = (clone / "artifacts" / "candidates").glob("*/seed-*/training.json")
     return sum(float(json.loads(path.read_text())["seconds"]) for path in accounts)
-
-
-def machine() -> str:
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        cpu = models[0] if models else cpu
-    return f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}"
 
 
 def write_section(name: str, text: str) -> None:

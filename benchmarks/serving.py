@@ -29,6 +29,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from benchmarks.account import commit, machine
 from recursight.data.prepare import prepare
 from recursight.data.published import make_digits
 from recursight.data.store import open_store
@@ -65,13 +66,10 @@ def main() -> None:
 def account() -> dict[str, str]:
     import torch
 
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
     return {
         "command": " ".join(["python -m benchmarks.serving", *sys.argv[1:]]),
-        "commit": commit.stdout.strip(),
-        "machine": f"{processor}, {os.cpu_count()} processors; server and load generator share them",
+        "commit": commit(),
+        "machine": f"{machine()}; server and load generator share them",
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
