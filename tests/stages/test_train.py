@@ -117,9 +117,11 @@ def test_kept_weights_are_those_of_the_best_epoch(undisturbed: Layout) -> None:
     assert read_card(undisturbed.bundle("gru", 0)).best_epoch == best
 
 
-def test_killed_at_many_moments_it_ends_with_the_same_weights(undisturbed: Layout, tmp_path: Path) -> None:
+def test_killed_at_many_moments_it_ends_with_the_same_weights(project: Layout, tmp_path: Path) -> None:
+    write_params(project, epochs=24)  # so that it is far from its end at the last kill, on a busy machine too
+    train(project)
     killed = Layout(tmp_path / "killed")
-    shutil.copytree(undisturbed.root, killed.root)
+    shutil.copytree(project.root, killed.root)
     shutil.rmtree(killed.candidate("gru"))
     checkpoint = killed.checkpoint("gru", 0)
     newer_than = 0.0
@@ -134,8 +136,8 @@ def test_killed_at_many_moments_it_ends_with_the_same_weights(undisturbed: Layou
         assert not killed.candidate("gru").exists()
     output = train(killed)
     assert "goes on after epoch" in output
-    assert weights(killed) == weights(undisturbed)
-    assert len(pd.read_csv(killed.bundle("gru", 0) / "history.csv")) == 8
+    assert weights(killed) == weights(project)
+    assert len(pd.read_csv(killed.bundle("gru", 0) / "history.csv")) == 24
     leftovers = [path.name for path in killed.candidate("gru").parent.iterdir()]
     assert leftovers == ["gru"], "a killed training's half-filled folder is swept away"
 

@@ -1,0 +1,91 @@
+"""One training on all threads, or as many trainings as threads: `python -m benchmarks.jobs`.
+
+The same trainings as in `python -m benchmarks`. In each round one runs alone on all threads, then several, one thread
+each, at the same time; what counts is the images a second of all together. `recursight pipeline` runs as many trainings
+at once as the processors bear with `train.threads` each: the table says which number is best.
+
+Writes benchmarks/results/jobs.md.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.__main__ import Contender
+from benchmarks.account import commit, machine
+from benchmarks.cases import CASES
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "benchmarks" / "results" / "jobs.md"
+HEAD = """# One training on {count} threads, or {count} on one each
+
+Images a second of all trainings together, medians of {rounds} rounds; the ratio of the two in the same round, lowest to
+highest. {machine}, commit {commit}, {date}, load {load:.1f} at the end: `{command}`
+
+| training | one, {count} threads | {count}, one thread each | ratio |
+|---|---:|---:|---:|
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.jobs", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    count = os.cpu_count() or 1
+    rows = []
+    for name, case in CASES.items():
+        if not case.inference:
+            rows.append(row(name, *measure(name, count, arguments.rounds)))
+            print(rows[-1], flush=True)
+    head = HEAD.format(
+        count=count,
+        rounds=arguments.rounds,
+        machine=machine(),
+        commit=commit(),
+        date=datetime.now(UTC).date().isoformat(),
+        load=os.getloadavg()[0],
+        command=" ".join(["python -m benchmarks.jobs", *sys.argv[1:]]),
+    )
+    PAGE.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def measure(name: str, count: int, rounds: int) -> tuple[list[float], list[float]]:
+    """Images a second, round by round: of one training, and of `count` together."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone = start(name, count, folder)
+        together = [start(name, 1, folder) for _ in range(count)]
+        figures: tuple[list[float], list[float]] = ([], [])
+        with ThreadPoolExecutor(count) as pool:
+            for round_ in range(rounds + 1):
+                one, all_ = alone.round()[0], sum(rate for rate, _ in pool.map(Contender.round, together))
+                if round_:  # the first warms up
+                    figures[0].append(one)
+                    figures[1].append(all_)
+        for contender in (alone, *together):
+            contender.process.communicate()
+    return figures
+
+
+def start(name: str, threads: int, folder: str) -> Contender:
+    command = [sys.executable, "-m", "benchmarks.contend", name, "ours", str(threads), folder]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    contender = Contender(name, subprocess.Popen(command, cwd=ROOT, text=True, env=environment, **pipes))
+    contender.answer()  # its loss before any training
+    return contender
+
+
+def row(name: str, alone: list[float], together: list[float]) -> str:
+    ratios = [several / one for one, several in zip(alone, together, strict=True)]
+    medians = f"{statistics.median(alone):,.0f} | {statistics.median(together):,.0f}"
+    return f"| {name} | {medians} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+
+
+if __name__ == "__main__":
+    main()
