@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,9 @@ from recursight.layout import Layout
 
 PATIENCE_SECONDS = 120  # of tests that share the machine with others
 COMMAND = [sys.executable, "-c", "from recursight.cli import main; main()", "serve"]
+
+
+_numbers = count(1)
 
 
 class Server:
@@ -71,8 +75,11 @@ class Server:
 
 @contextmanager
 def serving(layout: Layout) -> Iterator[Server]:
-    """Starts a server of a project on a free port; kills it, should it still run at the end."""
-    log = layout.root / "serve.log"
+    """Starts a server of a project on a free port; kills it, should it still run at the end.
+
+    Each has a log of its own: two servers of a project say the same of a new champion, each in its time.
+    """
+    log = layout.root / f"serve-{next(_numbers)}.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
             [*COMMAND, "--port", "0"],
