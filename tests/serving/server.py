@@ -17,8 +17,6 @@ from recursight.layout import Layout
 
 PATIENCE_SECONDS = 120  # of tests that share the machine with others
 COMMAND = [sys.executable, "-c", "from recursight.cli import main; main()", "serve"]
-
-
 _numbers = count(1)
 
 

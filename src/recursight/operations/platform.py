@@ -19,8 +19,9 @@ from recursight import access
 from recursight.errors import InputError
 from recursight.files import digest, read_json, write_json
 from recursight.layout import Layout
-from recursight.operations import flow_runs, processes, services
+from recursight.operations import processes, reaping, services
 from recursight.operations.deployment import this_project
+from recursight.operations.flow_runs import Prefect
 from recursight.operations.services import NAMES, POOL, Service
 from recursight.params import load
 
@@ -135,10 +136,9 @@ def _worker_is_online(layout: Layout) -> bool:
 def _end_dead_runs(layout: Layout) -> None:
     """Ends what an earlier worker took before it was killed: the next run would wait minutes for its slot."""
     settings = access.settings(layout)
-    prefect = flow_runs.Prefect(settings["PREFECT_API_URL"], settings["PREFECT_API_AUTH_STRING"])
+    prefect = Prefect(settings["PREFECT_API_URL"], settings["PREFECT_API_AUTH_STRING"])
     with suppress(OSError, ValueError):  # every flow tries it again when it begins
-        for run in flow_runs.dead(prefect, layout):
-            flow_runs.end(prefect, run)
+        reaping.runs_of_flows(layout, prefect, clear=True)
 
 
 def ask_prefect(layout: Layout, path: str, body: Any, timeout_seconds: float = 10) -> Any:
