@@ -8,10 +8,8 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,35 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.account import commit, machine
 from benchmarks.cases import BATCH, CASES, SIDE, Case
+from benchmarks.contender import Contender
 from benchmarks.networks import ours
 from recursight.models.layers.recurrence import Stack
 
 RESULTS = Path(__file__).parent / "results"
-
-
-@dataclass
-class Contender:
-    """A running process, and what it has given."""
-
-    name: str
-    process: "subprocess.Popen[str]"
-    loss: float = 0.0
-    rounds: list[tuple[float, float]] = field(default_factory=list)
-
-    def answer(self) -> list[float]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended early: {self.process.communicate()[1].strip()[-2000:]}")
-        return [float(figure) for figure in line.split()]
-
-    def round(self) -> tuple[float, float]:
-        """Images a second, and a second of processor time."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        elapsed, used = self.answer()
-        return elapsed, used
 
 
 def gflop_per_image(case: Case) -> float:
@@ -66,10 +40,6 @@ def gflop_per_image(case: Case) -> float:
 def measure(name: str, threads: int, rounds: int, keras: Path | None) -> list[dict[str, object]]:
     """Rows of the table, one for each contender of a case."""
     case = CASES[name]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-    }
     with tempfile.TemporaryDirectory() as folder:
         contenders: list[Contender] = []
         for contender in ("gemm", *case.contenders):
@@ -78,10 +48,7 @@ def measure(name: str, threads: int, rounds: int, keras: Path | None) -> list[di
             command = [sys.executable, "-m", "benchmarks.contend", name, contender, str(threads), folder]
             if contender == "keras":
                 command = [str(keras), str(Path(__file__).parent / "contend_keras.py"), name, str(threads), folder]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            process = subprocess.Popen(command, text=True, env=environment, **pipes)
-            contenders.append(Contender(contender, process))
-            (contenders[-1].loss,) = contenders[-1].answer()
+            contenders.append(Contender.start(contender, command, threads))
         for round_ in range(rounds + 1):
             for contender in contenders:
                 figure = contender.round()

@@ -10,16 +10,15 @@ Writes benchmarks/results/jobs.md.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.__main__ import Contender
 from benchmarks.account import commit, machine
 from benchmarks.cases import CASES
+from benchmarks.contender import Contender
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "results" / "jobs.md"
@@ -74,11 +73,7 @@ def measure(name: str, count: int, rounds: int) -> tuple[list[float], list[float
 
 def start(name: str, threads: int, folder: str) -> Contender:
     command = [sys.executable, "-m", "benchmarks.contend", name, "ours", str(threads), folder]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    contender = Contender(name, subprocess.Popen(command, cwd=ROOT, text=True, env=environment, **pipes))
-    contender.answer()  # its loss before any training
-    return contender
+    return Contender.start(name, command, threads)
 
 
 def row(name: str, alone: list[float], together: list[float]) -> str:
