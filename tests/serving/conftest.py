@@ -1,5 +1,45 @@
-"""Fixtures: a trained project."""
+"""Fixtures: a trained project; one with two registered versions, and a copy of it."""
 
-from tests.projects import own_environment, project, trained
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recursight.data.store import open_store
+from recursight.layout import Layout
+from recursight.registry import register
+from tests.projects import change_params, choose, own_environment, project, trained
 
 __all__ = ["own_environment", "project", "trained"]
+
+LIMITS = {"max_bytes": 100_000, "max_pixels": 100_000, "max_images": 8, "poll_seconds": 0.1}
+
+
+@pytest.fixture(scope="module")
+def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Version 1 (gru) is champion, version 2 (elman) challenges it."""
+    folder = tmp_path_factory.mktemp("served") / "project"
+    shutil.copytree(trained, folder)
+    layout = Layout(folder)
+    change_params(layout, "registry", minimum_accuracy=0.3)
+    params = layout.params.read_text()
+    layout.params.write_text(params + f"serve: {json.dumps(LIMITS)}\n")
+    register(layout)
+    choose(layout, "elman")
+    register(layout)
+    return layout
+
+
+@pytest.fixture
+def own(two_versions: Layout, tmp_path: Path) -> Layout:
+    """A copy to do harm to."""
+    moved = tmp_path / "project"
+    shutil.copytree(two_versions.root, moved, ignore=shutil.ignore_patterns(".recursight"))
+    return Layout(moved)
+
+
+@pytest.fixture(scope="module")
+def images(two_versions: Layout) -> np.ndarray:
+    return np.array(open_store(two_versions.store).images[:300, 0])

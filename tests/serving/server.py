@@ -1,5 +1,6 @@
 """`recursight serve` as a process, and a client for it."""
 
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
 
 from recursight.layout import Layout
 
@@ -104,3 +108,9 @@ def form(*files: tuple[str, bytes], fields: int = 0) -> tuple[bytes, str]:
         parts.append(f'Content-Disposition: form-data; name="f"; filename="{name}"\r\n\r\n'.encode() + content)
     body = b"".join(b"--edge\r\n" + part + b"\r\n" for part in parts) + b"--edge--\r\n"
     return body, "multipart/form-data; boundary=edge"
+
+
+def png(pixels: np.ndarray) -> bytes:
+    with io.BytesIO() as file:
+        Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels).save(file, "PNG")
+        return file.getvalue()

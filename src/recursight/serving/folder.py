@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +28,6 @@ from recursight.serving import png
 from recursight.serving.champion import decode_for
 from recursight.serving.listing import Listed, listed
 from recursight.serving.parts import Parts, parts_folder
-
-if TYPE_CHECKING:
-    pass
 
 BATCH = 256  # images, or as many as BATCH_BYTES hold
 BATCH_BYTES = 8_000_000
