@@ -29,7 +29,7 @@ PARAMS = {
 
 def change_params(layout: Layout, section: str, **values: object) -> None:
     content = yaml.safe_load(layout.params.read_text())
-    content[section] |= values
+    content[section] = content.get(section, {}) | values
     layout.params.write_text(yaml.safe_dump(content))
 
 

@@ -17,9 +17,10 @@ from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.registry import register
 from recursight.serving import folder as module
-from recursight.serving import load_champion, parts, predict_files, predictions
+from recursight.serving import load_champion, parts, predict_files, predictions, read_log
 from recursight.serving.folder import score_folder
 from recursight.serving.listing import count_images
+from tests.projects import change_params
 
 
 @pytest.fixture
@@ -181,6 +182,7 @@ def test_a_killed_run_goes_on_unless_the_images_have_changed(champion, project, 
 @pytest.mark.slow
 def test_the_command_scores_a_folder(champion, project, pictures):
     (pictures / "bad.png").write_text("no image")
+    change_params(project, "serve", log_folder_rows=100)
     command = [sys.executable, "-c", "from recursight.cli import main; main()", "predict"]
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -191,11 +193,13 @@ def test_the_command_scores_a_folder(champion, project, pictures):
     refused = run(str(pictures), "--out", "predictions.parquet")
     assert refused.returncode == 2
     assert "bad.png is no image" in refused.stderr
+    before = len(read_log(project.predictions))
     done = run(str(pictures), "--out", "predictions.parquet", "--skip-bad")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [f"left out: {pictures / 'bad.png'} is no image that can be decoded."]
     assert "301 images by recursight version 1" in done.stdout
     assert len(pd.read_parquet(project.root / "predictions.parquet")) == 301
+    assert 60 < len(read_log(project.predictions)) - before < 140  # 100 and five standard deviations
     assert "--out" in run(str(pictures)).stderr
 
 

@@ -53,6 +53,20 @@ def test_images_are_kept_only_if_asked_for(tmp_path):
     assert (np.asarray(Image.open(io.BytesIO(found["image"][1]))) == images[1, :, :, 0]).all()
 
 
+def test_a_share_is_drawn_at_random_from_all(tmp_path):
+    every = []
+    with PredictionLog(tmp_path, rows=100_000) as log:
+        for seed in range(20):
+            images, scores = some(500, seed)
+            log.record("predict", MODEL, images, scores, share=0.1, wait=True)
+            every += list(zip(image_statistics(images)["contrast"], scores.max(axis=1).astype(np.float32), strict=True))
+    found = read_log(tmp_path)
+    assert 850 < len(found) < 1150  # 1,000 and five standard deviations
+    places = [every.index(row) for row in zip(found["contrast"], found["confidence"], strict=True)]
+    assert places == sorted(places)
+    assert {place // 500 for place in places} == set(range(20))
+
+
 def test_what_was_said_before_a_time_is_left_out(tmp_path):
     images, scores = some(3)
     with PredictionLog(tmp_path, rows=1000, flush_seconds=0.01) as log:

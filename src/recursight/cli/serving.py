@@ -82,9 +82,12 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
     def name_bad(sentence: str) -> None:
         typer.secho(f"left out: {sentence}", err=True, fg="yellow")
 
+    count = count_images(folder)
+    # Of a large folder a random part: monitoring looks at the newest rows, and folders are often sorted by class.
+    share = settings.log_folder_rows / max(count, 1)
     with (
         PredictionLog(layout.predictions, rows=settings.log_rows, images=settings.log_images) as log,
-        progress(f"predict {folder}", count_images(folder)) as report,
+        progress(f"predict {folder}", count) as report,
     ):
         scored = score_folder(
             model,
@@ -92,7 +95,7 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
             out,
             skip=name_bad if skip_bad else None,
             report=report,
-            found=lambda images, scores: log.record("predict", model, images, scores, wait=True),
+            found=lambda images, scores: log.record("predict", model, images, scores, share=share, wait=True),
         )
     if as_json:
         typer.echo(json.dumps({"out": str(out), **asdict(scored), "model": model.name, "version": model.version}))

@@ -6,6 +6,7 @@ animation the first frame is taken.
 """
 
 import io
+import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -47,18 +48,23 @@ def read_bytes(image: bytes | Path) -> bytes:
     Raises:
         BadImage: if there is no such file, it cannot be read, or it is empty.
     """
-    if isinstance(image, Path):
-        try:
-            if image.stat().st_size > MAX_FILE_BYTES:
-                raise BadImage(f"is larger than {MAX_FILE_BYTES:,} bytes.")
-            image = image.read_bytes()
-        except FileNotFoundError:
-            raise BadImage("is listed but missing.") from None
-        except OSError as error:
-            raise BadImage(f"cannot be read: {error.strerror}.") from None
-    if not image:
+    content = _read(image, MAX_FILE_BYTES) if isinstance(image, Path) else image
+    if content is None:
+        raise BadImage(f"is larger than {MAX_FILE_BYTES:,} bytes.")
+    if not content:
         raise BadImage("is empty.")
-    return image
+    return content
+
+
+def _read(path: Path, most: int) -> bytes | None:
+    """The content of a file with no more bytes than this."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.readall() if os.fstat(file.fileno()).st_size <= most else None
+    except FileNotFoundError:
+        raise BadImage("is listed but missing.") from None
+    except OSError as error:
+        raise BadImage(f"cannot be read: {error.strerror}.") from None
 
 
 def decode(
@@ -90,11 +96,10 @@ def decode(
         ):
             return pixels
         return _fitted(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), size, resize, channels)
-    if isinstance(image, bytes) or _size_of(image) < _LARGE_FILE_BYTES:
-        image = read_bytes(image)
-        if (plain := _plain_png(image)) is not None:
-            return _fitted(plain, size, resize, channels)
-    with _open(image) as opened:
+    content = _read(image, _LARGE_FILE_BYTES) if isinstance(image, Path) else image
+    if content is not None and (plain := _plain_png(read_bytes(content))) is not None:
+        return _fitted(plain, size, resize, channels)
+    with _open(image if content is None else content) as opened:
         if opened.width * opened.height < _LARGE_PIXELS:
             return _decoded(opened, size, resize, channels)
         with _one_large_at_a_time:
@@ -109,13 +114,6 @@ def pixels_of(image: bytes) -> int:
     """
     with _open(image) as opened:
         return opened.width * opened.height
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0  # told when it is read
 
 
 def _open(image: bytes | Path) -> Image.Image:

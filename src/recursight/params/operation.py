@@ -99,6 +99,7 @@ class Serve(Section):
         batch_images: of requests that wait at the same time, answered together.
         threads: CPU threads of the model.
         log_rows: predictions kept in the log, of served and batch-scored images.
+        log_folder_rows: of one scored folder in the log, about; where it has more, they are drawn at random.
         log_images: whether the log keeps the images too.
     """
 
@@ -110,6 +111,7 @@ class Serve(Section):
     batch_images: Positive = 64
     threads: Positive = 1
     log_rows: Positive = 1_000_000
+    log_folder_rows: Positive = 10_000
     log_images: bool = False
 
 

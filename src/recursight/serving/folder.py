@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -31,7 +31,6 @@ from recursight.serving.parts import Parts, parts_folder
 
 BATCH = 256  # images, or as many as BATCH_BYTES hold
 BATCH_BYTES = 8_000_000
-SMALL_BYTES = 1_000_000
 NAMED = 20  # unreadable images in one sentence
 
 _one_decodes = threading.Lock()  # two hand Python's own lock to and fro with each small file, and are slower than one
@@ -151,7 +150,7 @@ def _answer(model: LoadedVersion, folder: Path, paths: list[str]) -> _Batch:
             for place in np.flatnonzero(~done).tolist():
                 found[place] = listed(folder, paths[place])
                 try:
-                    images[place] = decode_for(model, _content(folder / paths[place], found[place][1]))
+                    images[place] = decode_for(model, folder / paths[place])
                 except BadImage as fault:
                     faults[place] = str(fault)
     if faults:
@@ -159,19 +158,6 @@ def _answer(model: LoadedVersion, folder: Path, paths: list[str]) -> _Batch:
     readable = [path for place, path in enumerate(paths) if place not in faults]
     named = [(paths[place], reason) for place, reason in faults.items()]
     return _Batch(found, readable, images, model.scores(images), named)
-
-
-def _content(path: Path, size: int) -> bytes | Path:
-    """The bytes of a small file, whose opening is a good part of its decoding; Pillow reads the others itself."""
-    if size < SMALL_BYTES:
-        with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                if len(content := os.read(descriptor, size + 1)) == size:
-                    return content
-            finally:
-                os.close(descriptor)
-    return path
 
 
 def _refusal(folder: Path, faults: list[tuple[str, str]]) -> str:

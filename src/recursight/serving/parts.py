@@ -47,7 +47,8 @@ class Parts:
         self._job = json.dumps([str(images.resolve()), model.name, model.version])
         self._digest = hashlib.sha256()
         self._files = sorted(folder.glob("part-*.parquet"))
-        self._tables: list[pa.Table] = []
+        self._paths: list[str] = []  # of the row group to come
+        self._scores: list[np.ndarray] = []
         self._writer: pq.ParquetWriter | None = None
         self._part_rows = 0
 
@@ -76,18 +77,19 @@ class Parts:
             paths: of the rows.
             scores: what the model says of them, (N, K).
         """
-        self._tables.append(_table(self._model, paths, scores))
+        self._paths += paths
+        self._scores.append(scores)
         self._pass(images)
         self.rows += len(paths)
         self._part_rows += len(paths)
-        if sum(map(len, self._tables)) >= GROUP_ROWS:
+        if len(self._paths) >= GROUP_ROWS:
             self._write_group()
         if self._part_rows >= PART_ROWS:
             self.close()
 
     def close(self) -> None:
         """Finishes the part that is being written."""
-        if not self._tables and self._writer is None:
+        if not self._paths and self._writer is None:
             return
         self._write_group()
         assert self._writer is not None
@@ -100,16 +102,15 @@ class Parts:
         self._files.append(file)
 
     def _write_group(self) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if not self._tables:
+        if not self._paths:
             return
-        table = pa.concat_tables(self._tables).combine_chunks()
+        table = _table(self._model, self._paths, np.concatenate(self._scores))
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._temporary, table.schema, use_dictionary=REPEATED)
         self._writer.write_table(table)
-        self._tables = []
+        self._paths, self._scores = [], []
 
     def merge(self, target: Path) -> None:
         """Makes the target of the parts, a row group at a time."""
@@ -129,9 +130,11 @@ class Parts:
         return self._folder / "growing.parquet"
 
     def _pass(self, images: Iterable[Listed]) -> None:
-        for path, size, changed in images:
-            self.listed += 1
-            self._digest.update(f"{path}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
+        rest = iter(images)
+        while batch := list(islice(rest, GROUP_ROWS)):
+            self.listed += len(batch)
+            lines = "".join(f"{path}\0{size}\0{changed}\n" for path, size, changed in batch)
+            self._digest.update(lines.encode(errors="surrogateescape"))
 
 
 def _table(model: LoadedVersion, paths: Sequence[str], scores: np.ndarray) -> "pa.Table":
@@ -143,10 +146,10 @@ def _table(model: LoadedVersion, paths: Sequence[str], scores: np.ndarray) -> "p
     offsets = np.arange(0, count * classes + 1, classes, dtype=np.int32)
     columns = {
         "path": pa.array(paths, pa.string()),
-        "predicted": pa.array(np.array(model.classes, dtype=object)[best], pa.string()),
+        "predicted": pa.array(model.classes, pa.string()).take(pa.array(best)),
         "confidence": pa.array(values[np.arange(count), best]),
         "probabilities": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel())),
-        "model": pa.array([model.name] * count, pa.string()),
+        "model": pa.repeat(pa.scalar(model.name, pa.string()), count),
         "version": pa.array(np.full(count, model.version, np.int32)),
     }
     return pa.table(columns).replace_schema_metadata({"classes": json.dumps(model.classes)})

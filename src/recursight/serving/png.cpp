@@ -4,8 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <string_view>
 #include <vector>
@@ -93,13 +93,13 @@ bool collect(const Bytes& file, const Shape& shape, const Zlib& zlib, Bytes& com
     return false;
 }
 
-// The one of left, above and above-left that is nearest to left + above - above-left.
+// The one of left, above and corner that is nearest to left + above - corner, with two comparisons in place of three
+// distances: the corner is, unless 3 * corner, seen from left + above, passes the higher or the lower of the two others.
 uint8_t paeth(int left, int above, int corner) {
-    const int from_left = std::abs(above - corner);
-    const int from_above = std::abs(left - corner);
-    const int from_corner = std::abs(left + above - 2 * corner);
-    if (from_left <= from_above && from_left <= from_corner) return left;
-    return from_above <= from_corner ? above : corner;
+    const int low = std::min(left, above), high = std::max(left, above);
+    const int side = 3 * corner - left - above;
+    const int unless_higher = side >= high ? low : corner;
+    return side <= low ? high : unless_higher;
 }
 
 template <int CHANNELS>

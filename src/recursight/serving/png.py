@@ -44,7 +44,7 @@ def decode_files(folder: Path, paths: Sequence[str], pixels: np.ndarray) -> tupl
         native.decode_files(
             ctypes.byref(zlib),
             os.fsencode(folder),
-            b"".join(os.fsencode(path) + b"\0" for path in paths),
+            os.fsencode("\0".join(paths)) + b"\0",
             *map(_address, (pixels, done, versions)),
             ctypes.c_long(len(paths)),
             ctypes.byref(_Shape(*pixels.shape[1:])),

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ Source = Literal["serve", "predict"]
 
 COLUMNS = ("time", "source", "model", "version", "predicted", "confidence", "probabilities")
 FLUSH_SECONDS = 2.0
+TABLE_ROWS = 256  # of small requests made into one table: tables have a cost of their own
 PART_ROWS = 8192
 PART_BYTES = 8_000_000  # of images
 MOST_PARTS = 4096
@@ -50,6 +52,9 @@ class _Entry:
     def bytes(self) -> int:
         return int(self.images.nbytes + self.probabilities.nbytes + 500)
 
+    def is_like(self, other: "_Entry") -> bool:
+        return self.model is other.model and self.source == other.source
+
 
 class PredictionLog:
     """Records predictions without holding up whoever makes them.
@@ -70,6 +75,7 @@ class PredictionLog:
         self._folder, self._images, self._flush_seconds = folder, images, flush_seconds
         self._part_rows = min(PART_ROWS, max(rows // 8, 1))
         self._older_rows = rows - self._part_rows
+        self._random = np.random.default_rng()
         self._waiting: deque[_Entry] = deque()
         self._bytes = 0
         self._change = threading.Condition()
@@ -83,7 +89,14 @@ class PredictionLog:
         self._writer.start()
 
     def record(
-        self, source: Source, model: LoadedVersion, images: np.ndarray, probabilities: np.ndarray, *, wait: bool = False
+        self,
+        source: Source,
+        model: LoadedVersion,
+        images: np.ndarray,
+        probabilities: np.ndarray,
+        *,
+        share: float = 1.0,
+        wait: bool = False,
     ) -> None:
         """Takes note of answers; nothing is written before this returns.
 
@@ -92,8 +105,12 @@ class PredictionLog:
             model: which version answered.
             images: uint8 (N, H, W, C), as the model took them; not to be changed afterwards.
             probabilities: (N, K), in the order of the model's classes.
+            share: of them that is wanted; each is drawn with this chance.
             wait: for room, when writing cannot keep up; otherwise these rows are dropped, and counted.
         """
+        if share < 1:
+            drawn = np.flatnonzero(self._random.random(len(images)) < share)
+            images, probabilities = images[drawn], probabilities[drawn]
         if not len(images):
             return
         entry = _Entry(datetime.now(UTC), source, model, images, probabilities)
@@ -132,22 +149,36 @@ class PredictionLog:
     def _flush(self) -> None:
         """Failing to write (a full disk) is told once, and costs rows of the log only."""
         try:
-            while self._waiting:
-                with self._change:
-                    entry = self._waiting.popleft()
-                    self._bytes -= entry.bytes
-                    self._change.notify_all()
-                if not self._part.takes(entry.model):
+            while entries := self._take():
+                if not self._part.takes(entries[0].model):
                     self._part.write()
                     _bound(self._folder, self._older_rows)
                     self._part = _Part(self._folder, self._part_rows, self._images)
-                self._part.add(entry)
+                self._part.add(entries)
             self._part.write()
             self._failed = False
         except Exception as error:  # whatever it is, predictions go on
             if not self._failed:
                 _log.error("the prediction log cannot be written: %s", error)
             self._failed = True
+
+    def _take(self) -> list[_Entry]:
+        """The first of what waits, and what can go into a table with it."""
+        taken: list[_Entry] = []
+        rows = size = 0
+        with self._change:
+            while (
+                self._waiting
+                and rows < min(TABLE_ROWS, self._part_rows)
+                and size < PART_BYTES
+                and (not taken or self._waiting[0].is_like(taken[0]))
+            ):
+                taken.append(self._waiting.popleft())
+                rows += len(taken[-1].images)
+                size += taken[-1].bytes
+            self._bytes -= size
+            self._change.notify_all()
+        return taken
 
 
 class _Part:
@@ -164,10 +195,11 @@ class _Part:
         full = self._rows >= self._most_rows or self._image_bytes >= PART_BYTES
         return self._model is None or (self._model is model and not full)
 
-    def add(self, entry: _Entry) -> None:
-        self._model = entry.model
-        self._name = self._name or f"{entry.time:%Y%m%dT%H%M%S.%f}-{os.getpid()}-{next(_numbers)}.parquet"
-        table = _table(entry, self._images)
+    def add(self, entries: Sequence[_Entry]) -> None:
+        first = entries[0]
+        self._model = first.model
+        self._name = self._name or f"{first.time:%Y%m%dT%H%M%S.%f}-{os.getpid()}-{next(_numbers)}.parquet"
+        table = _table(entries, self._images)
         self._tables.append(table)
         self._rows += len(table)
         self._image_bytes += table["image"].nbytes if self._images else 0
@@ -185,27 +217,29 @@ class _Part:
         self._written = self._rows
 
 
-def _table(entry: _Entry, with_images: bool) -> "pa.Table":
+def _table(entries: Sequence[_Entry], with_images: bool) -> "pa.Table":
     import pyarrow as pa
 
-    count, classes = entry.probabilities.shape
-    values = np.ascontiguousarray(entry.probabilities, np.float32)
+    source, model = entries[0].source, entries[0].model
+    images = np.concatenate([entry.images for entry in entries])
+    values = np.concatenate([entry.probabilities for entry in entries]).astype(np.float32)
+    count, classes = values.shape
     best = values.argmax(axis=1)
-    names = np.array(entry.model.classes, dtype=object)
     offsets = np.arange(0, count * classes + 1, classes, dtype=np.int32)
+    times = [entry.time for entry in entries for _ in entry.images]
     columns: dict[str, Any] = {
-        "time": pa.array([entry.time] * count, pa.timestamp("us", "UTC")),
-        "source": pa.array([entry.source] * count, pa.string()),
-        "model": pa.array([entry.model.name] * count, pa.string()),
-        "version": pa.array(np.full(count, entry.model.version, np.int32)),
-        "predicted": pa.array(names[best], pa.string()),
+        "time": pa.array(times, pa.timestamp("us", "UTC")),
+        "source": pa.repeat(pa.scalar(source, pa.string()), count),
+        "model": pa.repeat(pa.scalar(model.name, pa.string()), count),
+        "version": pa.array(np.full(count, model.version, np.int32)),
+        "predicted": pa.array(model.classes, pa.string()).take(pa.array(best)),
         "confidence": pa.array(values[np.arange(count), best]),
         "probabilities": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel())),
     }
-    columns |= {name: pa.array(np.asarray(one, np.float32)) for name, one in image_statistics(entry.images).items()}
+    columns |= {name: pa.array(np.asarray(one, np.float32)) for name, one in image_statistics(images).items()}
     if with_images:
-        columns["image"] = pa.array([_png(image) for image in entry.images], pa.binary())
-    return pa.table(columns).replace_schema_metadata({"classes": "\n".join(entry.model.classes)})
+        columns["image"] = pa.array([_png(image) for image in images], pa.binary())
+    return pa.table(columns).replace_schema_metadata({"classes": "\n".join(model.classes)})
 
 
 def _png(image: np.ndarray) -> bytes:
