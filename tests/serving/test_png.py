@@ -3,7 +3,7 @@
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +59,19 @@ def file_of(shape: tuple[int, int, int], compressed: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
+@pytest.fixture(params=["libdeflate", "zlib"])
+def inflated_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param == "zlib":
+        monkeypatch.setattr(png, "LIBDEFLATE", ())
+    elif png._loaded(png.LIBDEFLATE) is None:
+        pytest.skip("libdeflate is not installed")
+    png._libraries.cache_clear()
+    yield
+    png._libraries.cache_clear()
+
+
 @pytest.fixture
-def decoded(tmp_path: Path) -> Callable[..., tuple[list[bool], np.ndarray]]:
+def decoded(tmp_path: Path, inflated_by: None) -> Callable[..., tuple[list[bool], np.ndarray]]:
     def decode_all(files: Sequence[bytes], shape: tuple[int, int, int]) -> tuple[list[bool], np.ndarray]:
         names = [f"{number:04}.png" for number in range(len(files))]
         for name, file in zip(names, files, strict=True):

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,6 +84,7 @@ class PredictionLog:
         self._failed = False
         self._part = _Part(folder, self._part_rows, images)
         folder.mkdir(parents=True, exist_ok=True)
+        import_module("pyarrow.parquet")  # now, since it keeps all answers waiting for half a second
         _sweep(folder)
         _bound(folder, self._older_rows)
         self._writer = threading.Thread(target=self._write, name="prediction log", daemon=True)
