@@ -5,6 +5,7 @@ tried again, and what came of it.
 """
 
 import base64
+import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -138,7 +139,7 @@ def _pipeline(layout: Layout, jobs: int | None, stage_timeout_seconds: float) ->
     try:
         with Board(silent="RECURSIGHT_BOARD" not in os.environ) as board, stopping.at_last(board.close):
             board.width = max(map(len, stages))
-            _run_all(stages, todo, jobs or jobs_for(params), stage_timeout_seconds, board)
+            _run_all(longest_first(layout, stages), todo, jobs or jobs_for(params), stage_timeout_seconds, board)
     except (StageRefused, StageFailed):
         track(return_state=True)  # the stages that ended well are not told of otherwise
         raise
@@ -161,8 +162,25 @@ def jobs_for(params: Params) -> int:
     return max(1, available // params.train.threads)
 
 
+def longest_first(layout: Layout, stages: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The order to begin them in: a long training that begins last is waited for alone.
+
+    How long a candidate takes is told by its present bundles. One without any may take longest, and so comes before;
+    stages that do not train are short, and come as soon as they can.
+    """
+
+    def seconds(stage: str) -> float:
+        step, _, name = stage.partition("@")
+        accounts = list(layout.candidate(name).glob("seed-*/training.json")) if step == "train" else []
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a guess is no reason to fail
+            return sum(float(read_json(path)["seconds"]) for path in accounts) or math.inf
+        return math.inf
+
+    return {stage: stages[stage] for stage in sorted(stages, key=seconds, reverse=True)}
+
+
 def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_seconds: float, board: Board) -> None:
-    """Submits each stage as soon as what it reads is there, `jobs` at a time.
+    """Submits each stage as soon as what it reads is there, `jobs` at a time, in their order.
 
     Raises:
         StageRefused: if a stage found its input wrong. Stages that do not need its output still run.

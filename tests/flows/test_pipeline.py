@@ -135,6 +135,20 @@ def test_what_the_tracking_store_has_never_seen_is_sent(workspace: Workspace, fi
     assert set(runs(workspace)) == set(before)
 
 
+def test_what_took_longest_begins_first(workspace: Workspace, first: dict[str, Any]) -> None:
+    accounts = {
+        name: workspace.root / "artifacts" / "candidates" / name / "seed-0" / "training.json"
+        for name in ("elman", "lstm", "gru")
+    }
+    for path, seconds in zip(accounts.values(), (1, 2, 300), strict=True):
+        account = json.loads(path.read_text())
+        path.write_text(json.dumps(account | {"seconds": seconds}))
+    workspace.change_params(train={"learning_rate": 0.004})
+    workspace.run("recursight", "pipeline", "--jobs", "1")
+    began = {name: json.loads(path.read_text())["started_at"] for name, path in accounts.items()}
+    assert began["gru"] < began["lstm"] < began["elman"]
+
+
 def test_an_experiment_of_dvc_changes_one_candidate(workspace: Workspace, first: dict[str, Any]) -> None:
     workspace.commit("before the experiment")
     workspace.run("dvc", "exp", "run", "--quiet", "--name", "wide", "-S", "candidates.gru.hidden=20")
