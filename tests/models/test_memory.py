@@ -46,7 +46,7 @@ def compute(times):
         second, third = first + 1, first + 2
         del first, second, third
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-compute(30)  # until blocks lie where they fit; seldom that took more than five
+compute(30)  # until blocks lie where they fit
 faults = compute(5)
 small = psutil.Process().memory_info().rss
 large = torch.zeros(50_000_000)
