@@ -5,7 +5,6 @@ tried again, and what came of it.
 """
 
 import base64
-import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from recursight.layout import Layout
 from recursight.operations import reaping
 from recursight.params import Params, load
 from recursight.stages.board import Board
-from recursight.stages.reproduce import StageFailed, StageRefused, changed, end_all, graph, reproduce
+from recursight.stages.reproduce import StageFailed, StageRefused, changed, end_all, graph, longest_first, reproduce
 
 DAY_SECONDS = 24 * 60 * 60.0
 MOST_STAGES_AT_ONCE = 64
@@ -160,23 +159,6 @@ def jobs_for(params: Params) -> int:
     """Stages at once: the processors shared out by the threads of one training."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, available // params.train.threads)
-
-
-def longest_first(layout: Layout, stages: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The order to begin them in: a long training that begins last is waited for alone.
-
-    How long a candidate takes is told by its present bundles. One without any may take longest, and so comes before;
-    stages that do not train are short, and come as soon as they can.
-    """
-
-    def seconds(stage: str) -> float:
-        step, _, name = stage.partition("@")
-        accounts = list(layout.candidate(name).glob("seed-*/training.json")) if step == "train" else []
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a guess is no reason to fail
-            return sum(float(read_json(path)["seconds"]) for path in accounts) or math.inf
-        return math.inf
-
-    return {stage: stages[stage] for stage in sorted(stages, key=seconds, reverse=True)}
 
 
 def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_seconds: float, board: Board) -> None:

@@ -84,7 +84,7 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
 
     count = count_images(folder)
     # Of a large folder a random part: monitoring looks at the newest rows, and folders are often sorted by class.
-    share = settings.log_folder_rows / max(count, 1)
+    share = min(1.0, settings.log_folder_rows / max(count, 1))
     with (
         PredictionLog(layout.predictions, rows=settings.log_rows, images=settings.log_images) as log,
         progress(f"predict {folder}", count) as report,

@@ -4,6 +4,7 @@ DVC owns the graph and the question what has changed. Nothing of either is known
 """
 
 import json
+import math
 import os
 import re
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 import psutil
 
 from recursight.errors import InputError
+from recursight.files import read_json
+from recursight.layout import Layout
 from recursight.stages.lifeline import mark_flow
 
 BUSY = ("is busy", "Unable to acquire lock", "database is locked")
@@ -80,6 +83,23 @@ def status(root: Path) -> dict[str, list[Any]]:
         raise InputError(f"dvc status failed: {told.stderr.strip().removeprefix('ERROR: ')}")
     changes: dict[str, list[Any]] = json.loads(told.stdout)
     return changes
+
+
+def longest_first(layout: Layout, stages: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The order to begin stages in, as far as what they read allows: a long training begun last is waited for alone.
+
+    How long a candidate takes is told by its present bundles. One without any may take longest, and so comes before;
+    stages that do not train are short, and come as soon as they can.
+    """
+
+    def seconds(stage: str) -> float:
+        step, _, name = stage.partition("@")
+        accounts = list(layout.candidate(name).glob("seed-*/training.json")) if step == "train" else []
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a guess is no reason to fail
+            return sum(float(read_json(path)["seconds"]) for path in accounts) or math.inf
+        return math.inf
+
+    return {stage: stages[stage] for stage in sorted(stages, key=seconds, reverse=True)}
 
 
 def reproduce(root: Path, stage: str, *, timeout_seconds: float) -> Iterator[str]:
