@@ -15,8 +15,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Self
 
 import yaml
 
@@ -27,7 +29,8 @@ RESULTS = ROOT / "docs" / "results.md"
 HEAD = """# Results
 
 What the whole pipeline gives on real images, by the command named with each table. Accuracies repeat; times are those
-of the machine named, and of whatever else it did at the time.
+of the machine named. A training's time is its epochs times the median of them, of the seed that was disturbed least: so
+a study may be stopped and go on, and share the machine for a while.
 """
 
 
@@ -38,21 +41,18 @@ def main() -> None:
     parser.add_argument("--source", help="what to import instead of the data set's name")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at once; default: all processors")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it has taken so far is noted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the pipeline ends with it
     clone = prepare_clone(arguments.name)
     if not (clone / "imported").exists():
         source = str(Path(arguments.source).resolve()) if arguments.source else arguments.name
         options = ["--from", str(arguments.folder.resolve())] if arguments.folder else []
-        import_seconds = timed(clone, "data", "import", source, *options, "--force")
-        (clone / "imported").write_text(str(import_seconds))
-    earlier = clone / "seconds"  # of calls that were stopped
-    before, started = float(earlier.read_text()) if earlier.exists() else 0.0, time.perf_counter()
-    try:
-        timed(clone, "pipeline", "--jobs", str(arguments.jobs))
-    finally:
-        seconds = before + time.perf_counter() - started
-        earlier.write_text(str(seconds))
-    write_section(arguments.name, section(arguments.name, clone, seconds, arguments.jobs))
+        timed(clone, "data", "import", source, *options, "--force")
+        (clone / "imported").touch()
+    begun = clone / "begun"
+    goes_on = begun.exists()
+    begun.touch()
+    seconds = timed(clone, "pipeline", "--jobs", str(arguments.jobs))
+    write_section(arguments.name, section(arguments.name, clone, arguments.jobs, None if goes_on else seconds))
 
 
 def prepare_clone(name: str) -> Path:
@@ -79,62 +79,96 @@ def timed(clone: Path, *command: str) -> float:
     return time.perf_counter() - started
 
 
-def section(name: str, clone: Path, seconds: float, jobs: int) -> str:
-    """Markdown: what was run on what, and the ranking."""
+def section(name: str, clone: Path, jobs: int, seconds: float | None) -> str:
+    """Markdown: what was run on what, and the ranking; the seconds of the pipeline where one call did it all."""
     summary = json.loads((clone / "artifacts" / "store" / "store.json").read_text())
     with (clone / "artifacts" / "comparison" / "ranking.csv").open() as file:
         ranking = list(csv.DictReader(file))
     splits = ", ".join(f"{split} {found['count']:,}" for split, found in summary["splits"].items())
-    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    costs = {row["candidate"]: Cost.read(clone, row["candidate"]) for row in ranking}
+    loops = sum(cost.seconds for cost in costs.values()) * seeds_of(clone)
     lines = [
         f"## {name}",
         "",
         f"{summary['count']:,} images of {len(summary['classes'])} classes: {splits}. "
         f"{machine()}; commit {commit(clone)}; {ranking_setting(clone)}.",
-        f"The pipeline took {seconds / 60:.1f} minutes in all, {seconds * jobs / sum_of_loops(clone):.2f} times the "
-        f"sum of its training loops over its {jobs} jobs; the largest of its processes {peak_mib:,.0f} MiB.",
+        f"The training loops take {loops / 3600:.1f} hours of one thread in all, {jobs} at a time. "
+        + (whole(clone, seconds, jobs) if seconds else "The pipeline was stopped and went on."),
         "",
         f"Made by `python -m benchmarks.real_data {name}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
         "",
-        "| candidate | validation | test (95 % interval) | macro F1 | parameters | train s | images/s | verdict |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| candidate | validation | test (95 % interval) | macro F1 | parameters "
+        "| epochs | train s | images/s | verdict |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
-    lines += [row_of(row) for row in ranking]
+    lines += [row_of(row, costs[row["candidate"]]) for row in ranking]
     return "\n".join(lines) + "\n"
 
 
-def row_of(row: dict[str, str]) -> str:
+@dataclass(frozen=True)
+class Cost:
+    """What a training of a candidate takes, by the seed that was disturbed least."""
+
+    epochs: int
+    seconds: float
+    images_per_second: float
+
+    @classmethod
+    def read(cls, clone: Path, candidate: str) -> Self:
+        found = []
+        for history in (clone / "artifacts" / "candidates" / candidate).glob("seed-*/history.csv"):
+            with history.open() as file:
+                epochs = list(csv.DictReader(file))
+            seconds = len(epochs) * median(float(epoch["seconds"]) for epoch in epochs)
+            found.append(cls(len(epochs), seconds, median(float(epoch["images_per_second"]) for epoch in epochs)))
+        return min(found, key=lambda cost: cost.seconds)
+
+
+def whole(clone: Path, seconds: float, jobs: int) -> str:
+    """What the pipeline took beside its loops, and its memory."""
+    accounts = (clone / "artifacts" / "candidates").glob("*/seed-*/training.json")
+    loops = sum(float(json.loads(path.read_text())["seconds"]) for path in accounts)
+    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return (
+        f"The pipeline took {seconds / 60:.1f} minutes, {seconds * jobs / loops:.2f} times its loops; "
+        f"the largest of its processes {peak_mib:,.0f} MiB."
+    )
+
+
+def row_of(row: dict[str, str], cost: Cost) -> str:
     value: dict[str, Any] = {key: float(text) for key, text in row.items() if text.replace(".", "", 1).isdigit()}
     deviation = f" ± {value['test_deviation']:.2%}" if row["test_deviation"] else ""
     return (
         f"| {row['candidate']} | {value['validation_accuracy']:.2%} | {value['test_accuracy']:.2%}{deviation} "
         f"({value['test_low']:.2%} to {value['test_high']:.2%}) | {value['macro_f1']:.2%} | "
-        f"{value['parameters']:,.0f} | {value['train_seconds']:,.0f} | {value['images_per_second']:,.0f} "
+        f"{value['parameters']:,.0f} | {cost.epochs} | {cost.seconds:,.0f} | {cost.images_per_second:,.0f} "
         f"| {row['verdict']} |"
     )
 
 
 def ranking_setting(clone: Path) -> str:
-    params = yaml.safe_load((clone / "params.yaml").read_text())
-    train, seeds = params["train"], len(params["seeds"])
+    train, seeds = params_of(clone)["train"], seeds_of(clone)
     return (
         f"{seeds} seed{'s' if seeds > 1 else ''}, means and standard deviations over them; unless the preset says "
-        f"otherwise {train['epochs']} epochs, batch {train['batch_size']}; {train['threads']} thread a training"
+        f"otherwise batch {train['batch_size']}; {train['threads']} thread a training"
     )
 
 
-def sum_of_loops(clone: Path) -> float:
-    """Seconds of all training loops, of every candidate and seed."""
-    accounts = (clone / "artifacts" / "candidates").glob("*/seed-*/training.json")
-    return sum(float(json.loads(path.read_text())["seconds"]) for path in accounts)
+def seeds_of(clone: Path) -> int:
+    return len(params_of(clone)["seeds"])
+
+
+def params_of(clone: Path) -> dict[str, Any]:
+    params: dict[str, Any] = yaml.safe_load((clone / "params.yaml").read_text())
+    return params
 
 
 def write_section(name: str, text: str) -> None:
     """Puts the section into docs/results.md, in the place of the one that it had."""
-    head, *sections = RESULTS.read_text().split("\n## ") if RESULTS.exists() else [HEAD]
+    _, *sections = RESULTS.read_text().split("\n## ")
     kept = {part.partition("\n")[0]: part for part in sections}
     kept[name] = text.removeprefix("## ")
-    RESULTS.write_text("\n## ".join([head.rstrip() + "\n", *(part.rstrip() + "\n" for part in kept.values())]))
+    RESULTS.write_text("\n## ".join([HEAD, *(part.rstrip() + "\n" for part in kept.values())]))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,22 @@ def change_params(layout: Layout, section: str, **values: object) -> None:
 def choose(layout: Layout, winner: str) -> None:
     """Writes a comparison with this outcome."""
     write_json(layout.comparison / "comparison.json", {"winner": winner, "winner_seed": 0, "ranking": []})
+
+
+def copy_whole(origin: Path, root: Path, *without: str) -> Layout:
+    """Copies a project, its models too: MLflow's store names its files by absolute paths."""
+    shutil.copytree(origin, root, ignore=shutil.ignore_patterns(*without))
+    with sqlite3.connect(root / "mlflow.db") as database:
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+            ("model_versions", "source"),
+            ("model_versions", "storage_location"),
+        ):
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(origin), str(root)))
+    database.close()
+    return Layout(root)
 
 
 @pytest.fixture(scope="session")

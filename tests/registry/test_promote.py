@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sqlite3
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -35,7 +34,7 @@ from recursight.registry.decisions import Decision, decide, experiment_name
 from recursight.registry.loading import load_version
 from recursight.tracking import connect
 from recursight.tracking.runs import PID
-from tests.projects import change_params, choose
+from tests.projects import change_params, choose, copy_whole
 
 NAME = "recursight"
 
@@ -56,24 +55,8 @@ def contested(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def contest(contested: Path, tmp_path: Path) -> Layout:
-    """A copy of it, moved whole: MLflow's store names its files by absolute paths."""
-    root = tmp_path / "project"
-    shutil.copytree(contested, root)
-    _move_store(root, contested)
-    return Layout(root)
-
-
-def _move_store(root: Path, origin: Path) -> None:
-    with sqlite3.connect(root / "mlflow.db") as database:
-        for table, column in (
-            ("experiments", "artifact_location"),
-            ("runs", "artifact_uri"),
-            ("logged_models", "artifact_location"),
-            ("model_versions", "source"),
-            ("model_versions", "storage_location"),
-        ):
-            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(origin), str(root)))
-    database.close()
+    """A copy of it."""
+    return copy_whole(contested, tmp_path / "project")
 
 
 def bearer(layout: Layout, alias: str) -> int | None:

@@ -10,7 +10,7 @@ import pytest
 from recursight.data.store import open_store
 from recursight.layout import Layout
 from recursight.registry import register
-from tests.projects import change_params, choose, own_environment, project, trained
+from tests.projects import change_params, choose, copy_whole, own_environment, project, trained
 
 __all__ = ["own_environment", "project", "trained"]
 
@@ -35,9 +35,7 @@ def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Lay
 @pytest.fixture
 def own(two_versions: Layout, tmp_path: Path) -> Layout:
     """A copy to do harm to."""
-    moved = tmp_path / "project"
-    shutil.copytree(two_versions.root, moved, ignore=shutil.ignore_patterns(".recursight"))
-    return Layout(moved)
+    return copy_whole(two_versions.root, tmp_path / "project", ".recursight")
 
 
 @pytest.fixture(scope="module")
