@@ -158,6 +158,20 @@ def test_the_patch_embedding_is_a_strided_convolution() -> None:
     torch.testing.assert_close(model.stem(image), expected)
 
 
+def test_the_conv_stem_is_convolution_normalisation_rectifying_and_pooling() -> None:
+    stem = build(stem="conv", channels=[6], input_shape=[8, 10, 3]).stem.double().train()
+    image = torch.rand(4, 8, 10, 3, dtype=torch.float64, requires_grad=True)
+    convolution, normalisation = stem.blocks[:2]
+    normal = normalisation(F.conv2d(image.permute(0, 3, 1, 2), convolution.weight, padding=1))
+    expected = F.max_pool2d(normal.relu(), 2).permute(0, 2, 3, 1)
+    torch.testing.assert_close(stem(image), expected)
+    upstream = torch.rand_like(expected)
+    weights = [image, *stem.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad(stem(image), weights, upstream), torch.autograd.grad(expected, weights, upstream)
+    )
+
+
 def test_the_conv_stem_keeps_small_images_readable() -> None:
     model = build(stem="conv", channels=[4, 4, 4], input_shape=[28, 28, 1])
     assert model.stem(torch.zeros(1, 28, 28, 1)).shape == (1, 7, 7, 4)

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import pytest
 import torch
 
+from recursight.models.stems import Conv
 from recursight.training.augmentation import augment
 
 NONE: dict[str, Any] = {"shift_pixels": 0, "rotate_degrees": 0, "flip": False}
@@ -66,3 +68,10 @@ def test_a_seed_is_a_draw() -> None:
     one, again, other = (augment(images, **settings, generator=draw(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolutions_of_augmented_images_compute_channels_last(channels: int) -> None:
+    images = torch.randint(0, 256, (4, 8, 8, channels), dtype=torch.uint8, generator=draw())
+    features = Conv((8, 8, channels), [4, 6], "pool", 0)(augment(images, **(NONE | {"flip": True}), generator=draw()))
+    assert features.is_contiguous(), "in the other layout, pooling takes several times as long"

@@ -1,5 +1,9 @@
 """Each optimizer goes down, by its own rule; the learning rate rises, holds and falls."""
 
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 import torch
 
@@ -48,6 +52,47 @@ def test_momentum_carries_on() -> None:
         weight.grad = torch.ones(1)
         optimizer.step()
     assert weight.item() == pytest.approx(1 - 0.1 - 0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("sgd", lambda weights, **rest: torch.optim.SGD(weights, fused=True, **rest)),
+        ("momentum", lambda weights, **rest: torch.optim.SGD(weights, momentum=0.9, fused=True, **rest)),
+        ("adagrad", torch.optim.Adagrad),
+        ("rmsprop", lambda weights, **rest: torch.optim.RMSprop(weights, momentum=0.9, **rest)),
+        ("adam", lambda weights, **rest: torch.optim.Adam(weights, fused=True, **rest)),
+        ("adamw", lambda weights, **rest: torch.optim.AdamW(weights, fused=True, **rest)),
+    ],
+)
+def test_the_steps_are_those_of_torch(name: str, own: Any) -> None:
+    def after_steps(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter) -> torch.Tensor:
+        for step in range(5):
+            optimizer.zero_grad()
+            (weight * (weight + step)).sum().backward()
+            optimizer.step()
+        return weight.detach()
+
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2))
+    built = build_optimizer(name, [ours], learning_rate=0.01, weight_decay=0.1, momentum=0.9)
+    assert torch.equal(after_steps(built, ours), after_steps(own([theirs], lr=0.01, weight_decay=0.1), theirs))
+
+
+def test_a_training_does_not_import_the_compiler() -> None:
+    code = """
+import sys, torch
+from recursight.training.optimizers import OPTIMIZERS, build_optimizer
+for name in OPTIMIZERS:
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = build_optimizer(name, [weight], learning_rate=0.1, weight_decay=0, momentum=0.9)
+    weight.sum().backward()
+    torch.nn.utils.clip_grad_norm_([weight], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules, "it takes longer to import than torch"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_unknown_optimizer_is_named() -> None:

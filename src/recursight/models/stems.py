@@ -33,9 +33,10 @@ class Conv(nn.Module):
         for out in channels:
             halves = min(height, width) >= 8
             stride = 2 if halves and downsample == "stride" else 1
-            blocks += [nn.Conv2d(features, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            blocks += [nn.Conv2d(features, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out)]
             if halves and downsample == "pool":
-                blocks.append(nn.MaxPool2d(2))
+                blocks.append(nn.MaxPool2d(2))  # before ReLU: the order is all one, and a quarter is left to rectify
+            blocks.append(nn.ReLU())
             if halves:
                 height, width = ((height + 1) // 2, (width + 1) // 2) if stride == 2 else (height // 2, width // 2)
             features = out

@@ -38,4 +38,6 @@ def augment(
         placement = placement.pin_memory().to(images.device, non_blocking=True)
     channels_first = images.permute(0, 3, 1, 2).float() / 255
     grid = F.affine_grid(placement.to(images.device), list(channels_first.shape), align_corners=False)
-    return F.grid_sample(channels_first, grid, align_corners=False).permute(0, 2, 3, 1)
+    moved = F.grid_sample(channels_first, grid, align_corners=False).permute(0, 2, 3, 1)
+    # In memory too channels come last, even a single one: by its strides torch chooses the layout of all convolutions.
+    return moved.clone(memory_format=torch.contiguous_format)

@@ -1,5 +1,6 @@
 """Optimizers by name, and the learning rate over time."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,14 +12,28 @@ from recursight.errors import InputError, nearest
 
 Build = Callable[..., torch.optim.Optimizer]
 
+
+def _eager(kind: type[torch.optim.Optimizer]) -> Build:
+    """A kind of optimizer whose methods leave torch's compiler alone.
+
+    Torch's own import it when first called, which takes 1.4 s, and turn it off around each call: for nothing, here.
+    """
+    methods = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    bare = {name: inspect.unwrap(getattr(kind, name)) for name in methods}
+    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+SGD, ADAM, ADAMW = _eager(torch.optim.SGD), _eager(torch.optim.Adam), _eager(torch.optim.AdamW)
+ADAGRAD, RMSPROP = _eager(torch.optim.Adagrad), _eager(torch.optim.RMSprop)
+
 # Each takes the parameters and: lr, weight_decay, momentum.
 OPTIMIZERS: dict[str, Build] = {
-    "sgd": lambda weights, momentum, **rest: torch.optim.SGD(weights, fused=True, **rest),
-    "momentum": lambda weights, momentum, **rest: torch.optim.SGD(weights, momentum=momentum, fused=True, **rest),
-    "adagrad": lambda weights, momentum, **rest: torch.optim.Adagrad(weights, **rest),
-    "rmsprop": lambda weights, momentum, **rest: torch.optim.RMSprop(weights, momentum=momentum, **rest),
-    "adam": lambda weights, momentum, **rest: torch.optim.Adam(weights, fused=True, **rest),
-    "adamw": lambda weights, momentum, **rest: torch.optim.AdamW(weights, fused=True, **rest),
+    "sgd": lambda weights, momentum, **rest: SGD(weights, fused=True, **rest),
+    "momentum": lambda weights, momentum, **rest: SGD(weights, momentum=momentum, fused=True, **rest),
+    "adagrad": lambda weights, momentum, **rest: ADAGRAD(weights, **rest),
+    "rmsprop": lambda weights, momentum, **rest: RMSPROP(weights, momentum=momentum, **rest),
+    "adam": lambda weights, momentum, **rest: ADAM(weights, fused=True, **rest),
+    "adamw": lambda weights, momentum, **rest: ADAMW(weights, fused=True, **rest),
 }
 
 REPLAYABLE = (torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam, torch.optim.AdamW)

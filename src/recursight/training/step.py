@@ -73,6 +73,19 @@ class Step:
         self.correct += (logits.argmax(dim=-1) == labels).sum()
 
 
+def capture(work: Work) -> Work:
+    """Records what the work launches, without doing it; the result launches all of it again.
+
+    Raises:
+        RuntimeError: if it does what cannot be recorded.
+    """
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
 class ReplayedStep(Step):
     """A step that is recorded after a few batches, and from then on replayed on every batch of that shape.
 
@@ -89,11 +102,11 @@ class ReplayedStep(Step):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        record: Callable[[Work], Work] | None = None,
+        record: Callable[[Work], Work] = capture,
         **further: float,
     ) -> None:
         super().__init__(model, optimizer, **further)
-        self._record = record or capture
+        self._record = record
         self._replay: Work | None = None
         self._batches = 0
         self._images = self._labels = torch.empty(0)
@@ -121,19 +134,6 @@ class ReplayedStep(Step):
         except RuntimeError as error:
             _log.warning("training goes on without a CUDA graph: %s", " ".join(str(error).split())[:200])
             return None
-
-
-def capture(work: Work) -> Work:
-    """Records what the work launches, without doing it; the result launches all of it again.
-
-    Raises:
-        RuntimeError: if it does what cannot be recorded.
-    """
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
 
 
 def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, *, clip_norm: float, label_smoothing: float) -> Step:
