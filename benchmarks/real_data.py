@@ -60,12 +60,16 @@ def prepare_clone(name: str) -> Path:
     clone = ROOT / ".recursight" / "results" / name
     if not clone.exists():
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-        params = yaml.safe_load((clone / "params.yaml").read_text())
-        preset = yaml.safe_load((ROOT / "benchmarks" / "presets" / f"{name}.yaml").read_text())
-        for key, values in preset.items():
-            params[key] = params[key] | values if isinstance(params[key], dict) and key != "candidates" else values
-        (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        params = clone / "params.yaml"
+        params.write_text(yaml.safe_dump(laid_over(yaml.safe_load(params.read_text()), name), sort_keys=False))
     return clone
+
+
+def laid_over(params: dict[str, Any], name: str) -> dict[str, Any]:
+    """Parameters with a preset's in their place; its candidates instead of theirs."""
+    preset = yaml.safe_load((ROOT / "benchmarks" / "presets" / f"{name}.yaml").read_text())
+    sections = {key: params[key] | values for key, values in preset.items() if isinstance(values, dict)}
+    return params | preset | sections | {"candidates": preset["candidates"]}
 
 
 def timed(clone: Path, *command: str) -> float:

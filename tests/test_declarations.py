@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from benchmarks.real_data import laid_over
 
 from recursight.cli import app
 from recursight.layout import Layout
@@ -31,6 +32,7 @@ from recursight.params import (
     Train,
     load,
 )
+from recursight.stages.train import check
 from recursight.training.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[1]
@@ -190,3 +192,10 @@ def test_nothing_ignored_is_committed() -> None:
         ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     )
     assert [name for name in listed.stdout.split() if not name.startswith("embedded/")] == []
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "benchmarks" / "presets").iterdir()))
+def test_the_candidates_of_a_preset_can_be_put_together(preset: str, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), preset)))
+    check(load(params))
