@@ -140,7 +140,7 @@ def whole(clone: Path, seconds: float, jobs: int) -> str:
 
 
 def row_of(row: dict[str, str], cost: Cost) -> str:
-    value: dict[str, Any] = {key: float(text) for key, text in row.items() if text.replace(".", "", 1).isdigit()}
+    value = {key: float(text) for key, text in row.items() if text and key not in ("candidate", "verdict")}
     deviation = f" ± {value['test_deviation']:.2%}" if row["test_deviation"] else ""
     return (
         f"| {row['candidate']} | {value['validation_accuracy']:.2%} | {value['test_accuracy']:.2%}{deviation} "
