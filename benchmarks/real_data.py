@@ -48,9 +48,7 @@ def main() -> None:
         options = ["--from", str(arguments.folder.resolve())] if arguments.folder else []
         timed(clone, "data", "import", source, *options, "--force")
         (clone / "imported").touch()
-    begun = clone / "begun"
-    goes_on = begun.exists()
-    begun.touch()
+    goes_on = (clone / "artifacts").exists()
     seconds = timed(clone, "pipeline", "--jobs", str(arguments.jobs))
     write_section(arguments.name, section(arguments.name, clone, arguments.jobs, None if goes_on else seconds))
 
@@ -89,15 +87,20 @@ def section(name: str, clone: Path, jobs: int, seconds: float | None) -> str:
     with (clone / "artifacts" / "comparison" / "ranking.csv").open() as file:
         ranking = list(csv.DictReader(file))
     splits = ", ".join(f"{split} {found['count']:,}" for split, found in summary["splits"].items())
+    params = yaml.safe_load((clone / "params.yaml").read_text())
     costs = {row["candidate"]: Cost.read(clone, row["candidate"]) for row in ranking}
-    loops = sum(cost.seconds for cost in costs.values()) * seeds_of(clone)
+    loops = sum(cost.seconds for cost in costs.values()) * len(params["seeds"])
     lines = [
         f"## {name}",
         "",
         f"{summary['count']:,} images of {len(summary['classes'])} classes: {splits}. "
-        f"{machine()}; commit {commit(clone)}; {ranking_setting(clone)}.",
+        f"{machine()}; commit {commit(clone)}; {ranking_setting(params)}.",
         f"The training loops take {loops / 3600:.1f} hours of one thread in all, {jobs} at a time. "
-        + (whole(clone, seconds, jobs) if seconds else "The pipeline was stopped and went on."),
+        + (
+            whole(clone, seconds, jobs)
+            if seconds
+            else "The pipeline did not do it in one go, so its own time is not told."
+        ),
         "",
         f"Made by `python -m benchmarks.real_data {name}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
         "",
@@ -150,21 +153,12 @@ def row_of(row: dict[str, str], cost: Cost) -> str:
     )
 
 
-def ranking_setting(clone: Path) -> str:
-    train, seeds = params_of(clone)["train"], seeds_of(clone)
+def ranking_setting(params: dict[str, Any]) -> str:
+    train, seeds = params["train"], len(params["seeds"])
     return (
         f"{seeds} seed{'s' if seeds > 1 else ''}, means and standard deviations over them; unless the preset says "
         f"otherwise batch {train['batch_size']}; {train['threads']} thread a training"
     )
-
-
-def seeds_of(clone: Path) -> int:
-    return len(params_of(clone)["seeds"])
-
-
-def params_of(clone: Path) -> dict[str, Any]:
-    params: dict[str, Any] = yaml.safe_load((clone / "params.yaml").read_text())
-    return params
 
 
 def write_section(name: str, text: str) -> None:

@@ -20,7 +20,7 @@ class Conv(nn.Module):
     Args:
         shape: H, W, C of the image.
         channels: output channels of each block.
-        downsample: `pool`, a 2×2 max pooling after the block; or `stride`, a convolution that moves by 2.
+        downsample: `pool`, a 2×2 max pooling; or `stride`, a convolution that moves by 2.
         patch_size: not used.
     """
 
