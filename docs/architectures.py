@@ -5,9 +5,10 @@ A test runs it and compares, so the page cannot fall behind the layers.
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +25,7 @@ SIDE, HIDDEN = 28, 64
 
 # When to take a layer, and when not.
 GUIDE: dict[str, tuple[str, str]] = {
-    "elman": ("A baseline; the cheapest product a step; as IRNN on short scans.", "Beyond some dozens of steps."),
+    "elman": ("A baseline; with ReLU and `start: identity`, the IRNN.", "Beyond some dozens of steps."),
     "lstm": ("The safe choice on rows and columns; long memory.", "A thousand steps, where each waits for the last."),
     "gru": ("As the LSTM, with a quarter less work.", "As the LSTM."),
     "indrnn": (
@@ -32,7 +33,7 @@ GUIDE: dict[str, tuple[str, str]] = {
         "A single layer: neurons never mix.",
     ),
     "mingru": (
-        "Pixel by pixel; all steps at once; the fastest here.",
+        "Pixel by pixel; all steps at once, and faster than the LRU.",
         "One layer alone: its gate sees only the input.",
     ),
     "minlstm": ("As minGRU, where keeping and entering should differ.", "As minGRU."),
@@ -103,9 +104,7 @@ def page() -> str:
         "",
         "Written by `python docs/architectures.py` from the layers themselves; edit them, not this page.",
         "",
-        "A candidate in `params.yaml` is a stem, a scan, a layer and a readout:",
-        "",
-        *(f"- **{title}**: {', '.join(f'`{name}`' for name in table)}" for title, table in TABLES.items()),
+        "A candidate in `params.yaml` is a [stem](#stems), a [scan](#scans), a layer and a [readout](#readouts).",
         "",
         f"The table is for one layer of {HIDDEN} units on a grey {SIDE}×{SIDE} image, one direction. *Steps* are those",
         "that wait for each other in the step-by-step form; layers marked ∥ compute them all at once. *MFLOP* are the",
@@ -122,16 +121,27 @@ def page() -> str:
             f"| [`{name}`](#{name}) | {found['reads']} | {found['parameters']:,} | {found['steps']}{at_once} "
             f"| {found['products']:.2f} | {use} | {avoid} |"
         )
+    for title, parts in PARTS.items():
+        lines += ["", f"## {title}", "", *(f"- `{name}`: {words}" for name, words in parts.items())]
     for name, layer in LAYERS.items():
         lines += ["", f"## {name}", "", *description(layer), "", f"![How {name} reads](architectures/{name}.svg)"]
     return "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, dict[str, Any]] = {
-    "stem": STEMS,
-    "scan (each also in reverse)": SCANS,
-    "layer": LAYERS,
-    "readout": READOUTS,
+def opening(described: Any) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(described) or "").splitlines()[0]
+
+
+PARTS = {
+    "Stems": {name: opening(stem) for name, stem in STEMS.items()},
+    "Scans": {name: opening(scan) for name, scan in SCANS.items()}
+    | {  # which share a function with another
+        "permuted": "T = H·W steps, pixels in an order drawn once by `permutation_seed`, the same for every image.",
+        "patches": "As many steps as square patches of `patch_size`, in reading order.",
+        "patch-grid": "The grid of square patches of `patch_size`.",
+    },
+    "Readouts": {name: opening(readout) for name, readout in READOUTS.items()},
 }
 
 
@@ -142,12 +152,21 @@ def parallel(layer: type[Layer]) -> bool:
 
 def description(layer: type[Layer]) -> list[str]:
     """Paper, equations and options, as the code has them."""
-    paper = (inspect.getdoc(importlib.import_module(layer.__module__)) or "").splitlines()[0]
     words = (inspect.getdoc(layer) or "").split("\nArgs:")[0].strip()
     signature = inspect.signature(layer.__init__).parameters.values()
-    options = [f"`{entry.name}: {entry.default}`" for entry in signature if entry.kind is entry.KEYWORD_ONLY]
-    lines = [paper, "", *words.splitlines()]
-    return [*lines, "", f"Options: {', '.join(options)}."] if options else lines
+    options = [option(layer, entry) for entry in signature if entry.kind is entry.KEYWORD_ONLY]
+    lines = [opening(importlib.import_module(layer.__module__)), "", *words.splitlines()]
+    return [*lines, "", "Options, with their defaults:", "", *options] if options else lines
+
+
+def option(layer: type[Layer], entry: inspect.Parameter) -> str:
+    """Default, choices and meaning of an option, which stands in the docstring of the class that takes it."""
+    (documented,) = [inspect.getdoc(family) or "" for family in layer.__mro__ if "__init__" in vars(family)][:1]
+    found = re.search(rf"^    {entry.name}: (.*(?:\n     .*)*)", documented, re.MULTILINE)
+    assert found, f"{layer.__name__} does not say what {entry.name} means"
+    choices = ", ".join(f"`{choice}`" for choice in get_args(entry.annotation))
+    meaning = " ".join(found[1].split()).rstrip(".,;")
+    return f"- `{entry.name}: {entry.default}`{f' (of {choices})' if choices else ''}: {meaning}."
 
 
 # ---- Diagrams: boxes and arrows on a page of fixed size. ----
