@@ -16,10 +16,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
+import torch
 import yaml
 
 from benchmarks.account import commit, machine
@@ -28,9 +30,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"
 HEAD = """# Results
 
-What the whole pipeline gives on real images, by the command named with each table. Accuracies repeat; times are those
-of the machine named. A training's time is its epochs times the median of them, of the seed that was disturbed least: so
-a study may be stopped and go on, and share the machine for a while.
+What the whole pipeline gives on real images, by the command named with each table. Accuracies repeat on one machine
+with one torch and one commit, which `-dirty` follows because the preset and the data lie over it. A training's time is
+its epochs times the median of them, of the seed that was disturbed least: so a study may be stopped and go on, and
+share the machine for a while. What the columns mean is told in [candidates.md](candidates.md#comparing).
 """
 
 
@@ -84,7 +87,9 @@ def timed(clone: Path, *command: str) -> float:
 def section(name: str, clone: Path, jobs: int, seconds: float | None) -> str:
     """Markdown: what was run on what, and the ranking; the seconds of the pipeline where one call did it all."""
     summary = json.loads((clone / "artifacts" / "store" / "store.json").read_text())
-    with (clone / "artifacts" / "comparison" / "ranking.csv").open() as file:
+    comparison = clone / "artifacts" / "comparison" / "ranking.csv"
+    done = date.fromtimestamp(comparison.stat().st_mtime)
+    with comparison.open() as file:
         ranking = list(csv.DictReader(file))
     splits = ", ".join(f"{split} {found['count']:,}" for split, found in summary["splits"].items())
     params = yaml.safe_load((clone / "params.yaml").read_text())
@@ -94,7 +99,7 @@ def section(name: str, clone: Path, jobs: int, seconds: float | None) -> str:
         f"## {name}",
         "",
         f"{summary['count']:,} images of {len(summary['classes'])} classes: {splits}. "
-        f"{machine()}; commit {commit(clone)}; {ranking_setting(params)}.",
+        f"{machine()}, torch {torch.__version__}; {done}; commit {commit(clone)}; {ranking_setting(params)}.",
         f"The training loops take {loops / 3600:.1f} hours of one thread in all, {jobs} at a time. "
         + (
             whole(clone, seconds, jobs)

@@ -58,6 +58,12 @@ def test_a_candidate_overrides_single_keys_of_its_training(tmp_path: Path) -> No
         ({"train": {"epochs": 0}}, "params.yaml: train.epochs: input should be greater than or equal to 1 (it is 0)."),
         ({"train": {"augment": {"flp": 1}}}, "params.yaml: train.augment.flp: unknown key; did you mean 'flip'?"),
         ({"train": {"device": "gpu"}}, "params.yaml: train.device: string should match pattern"),
+        ({"seeds": [20240101123456]}, "params.yaml: seeds.0: input should be less than 4294967296"),
+        (
+            {"compare": {"seed": -1}},
+            "params.yaml: compare.seed: input should be greater than or equal to 0 (it is -1).",
+        ),
+        ({"gate": {"seed": -1}}, "params.yaml: gate.seed: input should be greater than or equal to 0 (it is -1)."),
         ({"seeds": [1, 1]}, "params.yaml: seeds: lists a seed twice (it is [1, 1])."),
         ({"prepare": {"size": [0, 28]}}, "params.yaml: prepare.size.0: input should be greater than or equal to 1"),
         ({"candidates": {}}, "params.yaml: candidates: dictionary should have at least 1 item"),

@@ -51,8 +51,9 @@ def test_lines_break_where_there_is_no_number_to_draw() -> None:
     assert "nan" not in chart
 
 
-def test_scatter_names_every_point_inside_the_drawing() -> None:
-    points = [Point(f"candidate{n}", n, 10.0**n, 0.9, 0.88, 0.92) for n in range(1, 6)]
+@pytest.mark.parametrize("name", ["candidate{}", "conv-bidirectional-lstm-attention-64-{}"])
+def test_scatter_names_every_point_inside_the_drawing(name: str) -> None:
+    points = [Point(name.format(n), n, 10.0**n, 0.9, 0.88, 0.92) for n in range(1, 6)]
     x, y = plot_axes((5, 2e5), (0.88, 0.92), x_logarithmic=True)
     tree = ElementTree.fromstring(scatter(points, x=x, y=y, x_title="parameters", y_title="accuracy", label="label"))
     names = {text.text: text for text in tree.iter("text")}

@@ -45,6 +45,16 @@ def test_mcnemar_over_seeds_is_twice_the_median() -> None:
     assert mcnemar_over_seeds(first[:1], second[:1]) == pytest.approx(2 * 11 / 1024)
 
 
+def test_seeds_that_contradict_each_other_show_no_difference() -> None:
+    """Two lots of two trainings, one good and one bad each: how they are paired must not matter."""
+    good, bad = outcomes(40, 10, 1950)
+    first, second = np.stack([good, bad]), np.stack([bad, good])
+    assert mcnemar_over_seeds(first, second) == 1
+    second[1, 0] = ~second[1, 0]
+    assert mcnemar_over_seeds(first, second) > 0.05
+    assert mcnemar_over_seeds(first, second[::-1]) > 0.05
+
+
 def test_tests_rarely_cry_wolf() -> None:
     """Of pairs of equally good classifiers, at most the promised share is called different."""
     generator = np.random.default_rng(0)

@@ -177,6 +177,12 @@ def test_the_conv_stem_keeps_small_images_readable() -> None:
     assert model.stem(torch.zeros(1, 28, 28, 1)).shape == (1, 7, 7, 4)
 
 
+def test_floats_of_any_width_are_images() -> None:
+    model, batch = build(), images(3, 8, 6, 1)
+    for dtype in (torch.float32, torch.float64):
+        torch.testing.assert_close(model(batch.to(dtype) / 255), model(batch))
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -212,6 +218,9 @@ def test_the_conv_stem_keeps_small_images_readable() -> None:
             {"layer": "elman", "options": {"activation": "sine"}},
             "options: activation must be tanh or relu; it is 'sine'.",
         ),
+        ({"layer": "lstm", "options": {"forget_bias": "one"}}, "options.forget_bias: 'one' is not a number."),
+        ({"layer": "qrnn", "options": {"window": 2.0}}, "options.window: 2.0 is not a whole number."),
+        ({"layer": "elman", "options": {"start": None}}, "options.start: None is not a name."),
     ],
 )
 def test_wrong_names_are_refused(changes: dict[str, Any], sentence: str) -> None:

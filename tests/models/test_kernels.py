@@ -108,12 +108,30 @@ def test_what_is_no_number_is_not_hidden(layer: Layer) -> None:
     assert all(weights.grad.isnan().any() for name, weights in layer.named_parameters() if "weight_ih" in name)
 
 
-def test_no_gradient_costs_no_memory_for_one(layer: Layer) -> None:
+def test_no_gradient_costs_no_memory_for_one(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = inputs_for(layer, 3)
-    with torch.no_grad():
+    with torch.no_grad(), monkeypatch.context() as patches:
+        patches.setattr(native, "_saved", None)
         states = layer(inputs)
     assert states.grad_fn is None
     torch.testing.assert_close(layer(inputs).detach(), states, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (torch.zeros(2, 5, 4), "the layer reads 3 features; these inputs have 4"),
+        (
+            torch.zeros(2, 5, 3, dtype=torch.float64),
+            "inputs are torch.float64 on cpu, the layer's weights torch.float32",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["lstm", "mdlstm"])
+def test_memory_that_is_not_theirs_is_not_read(name: str, inputs: Tensor, sentence: str) -> None:
+    layer = LAYERS[name](3, 8)
+    with pytest.raises(ValueError, match=sentence):
+        layer(inputs[:, :, None] if layer.grid else inputs)
 
 
 @pytest.mark.parametrize("function", ["exponential", "sigmoid", "tanh"])

@@ -98,6 +98,31 @@ def test_single_precision_stays_close_to_double(make: Make) -> None:
     torch.testing.assert_close(layer.float()(inputs.float()).double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "gates"), [("mingru", [-6.0, 1.0]), ("minlstm", [6.0, -6.0, 1.0]), ("qrnn", [100.0, 6.0, 100.0])]
+)
+def test_long_memory_outlasts_products_in_bfloat16(
+    name: str, gates: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With products that bfloat16 holds exactly, a state that keeps 0.9975 of itself at each of 784 steps."""
+    monkeypatch.setattr(native, "library", lambda: None)
+    layer = LAYERS[name](2, 1)
+    with torch.no_grad():
+        layer.input.weight.zero_()
+        layer.input.bias.copy_(torch.tensor(gates))
+        exact = layer.double()(torch.zeros(1, 784, 2, dtype=torch.float64))
+        with torch.autocast("cpu", torch.bfloat16):
+            states = layer.float()(torch.zeros(1, 784, 2))
+    torch.testing.assert_close(states.double(), exact, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", ["rnn2d", "mdlstm"])
+def test_states_of_a_grid_stay_in_single_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert LAYERS[name](2, 4)(torch.zeros(1, 3, 3, 2)).dtype == torch.float32
+
+
 @pytest.mark.usefixtures("way")
 def test_gradcheck(make: Make) -> None:
     layer = make()

@@ -13,10 +13,11 @@ from mlflow.entities import LoggedModelOutput
 
 from recursight.data.store import open_store
 from recursight.errors import InputError
-from recursight.files import read_json, write_json
+from recursight.files import digest, read_json, write_json
 from recursight.models.bundle import load_bundle
 from recursight.registry import CHALLENGER, CHAMPION, register, version_with
 from recursight.registry.log import enter_model
+from recursight.registry.register import CLASSES
 from recursight.tracking import connect, sync
 from recursight.tracking.connection import experiment_id
 from recursight.tracking.results import result_in
@@ -68,6 +69,15 @@ def test_a_later_winner_challenges_and_an_earlier_one_keeps_its_version(project)
     first = register(project)
     assert (first.version, first.created, first.alias) == (1, False, "champion")
     assert bearer(project, CHALLENGER) is None
+
+
+def test_a_winner_of_another_task_is_told_to_take_a_name_of_its_own(project):
+    register(project)
+    connect(project).set_model_version_tag(NAME, "1", CLASSES, digest(["cat", "dog"]))
+    choose(project, "elman")
+    assert "of other classes: give this task a `registry.model_name` of its own." in register(project).reason
+    connect(project).delete_model_version_tag(NAME, "1", CLASSES)  # of an earlier release
+    assert register(project).reason == "version 1 is the champion."
 
 
 def test_a_winner_below_the_bars_is_no_champion_and_it_is_said_why(project):

@@ -20,6 +20,8 @@ from safetensors import safe_open
 from recursight.layout import Layout
 from recursight.models.bundle import read_card
 from recursight.models.kernels.build import library
+from recursight.params import Params
+from recursight.stages.train import check
 
 COMMAND = [str(Path(sys.executable).parent / "recursight"), "train"]
 
@@ -181,6 +183,20 @@ def test_a_finished_seed_is_not_trained_again(project: Layout) -> None:
     assert finished < (project.bundle("gru", 3) / "card.json").stat().st_mtime
     histories = pd.read_csv(project.history_plot("gru"))
     assert histories.groupby("seed").size().to_dict() == {3: 4, 5: 4}
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        {"scan": "patches", "patch_size": 7, "layer": "gru"},
+        {"stem": "conv", "scan": "patch-grid", "patch_size": 7, "layer": "renet"},
+        {"stem": "patches", "scan": "patch-grid", "patch_size": 3, "layer": "renet"},
+        {"stem": "conv", "channels": [4, 4, 4], "scan": "patch-grid", "patch_size": 9, "layer": "renet"},
+        {"scan": "whole", "layer": "none", "readout": "multihead", "heads": 7},
+    ],
+)
+def test_what_some_size_of_image_allows_is_not_refused_beforehand(candidate: dict[str, Any]) -> None:
+    check(Params(candidates={"some": candidate}))
 
 
 def test_divergence_is_a_sentence_and_keeps_the_last_good_checkpoint(project: Layout) -> None:

@@ -34,6 +34,13 @@ def test_flip_mirrors_about_half_of_the_images_and_changes_no_pixel() -> None:
     assert 16 < mirrored.sum() < 48
 
 
+def test_no_draw_leaves_an_image_between_itself_and_its_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, 0.5))  # the middle of all draws
+    images = torch.arange(6, dtype=torch.uint8).reshape(1, 2, 3, 1)
+    moved = augment(images, shift_pixels=0, rotate_degrees=0, flip=True, generator=torch.Generator())
+    torch.testing.assert_close(moved, images / 255)
+
+
 def test_shift_moves_by_at_most_what_is_asked() -> None:
     images = torch.zeros(200, 11, 15, 1, dtype=torch.uint8)
     images[:, 5, 7] = 255

@@ -189,6 +189,8 @@ def _label(name: str, across: float, up: float, taken: Sequence[Box]) -> tuple[s
     places = [(across + 8, up + shift, "start") for shift in (0, -9, 9, -18, 18) if across + 8 + width < WIDTH] + [
         (across - 8, up + shift, "end") for shift in (0, -9, 9, -18, 18) if across - 8 - width > MARGIN_LEFT
     ]
+    if not places:  # too long for either side
+        places = [(max(MARGIN_LEFT, WIDTH - width), up + shift, "start") for shift in (-12, 12)]
     places = [place for place in places if MARGIN_TOP + 6 < place[1] < HEIGHT - MARGIN_BOTTOM - 4] or places
 
     def box(place: tuple[float, float, str]) -> Box:

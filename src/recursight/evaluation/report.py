@@ -206,7 +206,7 @@ def _gradient(evidence: Evidence, name: str, colours: dict[str, int]) -> dict[st
     for (layer, state), curve in norms.groupby(["layer", "state"], sort=False):
         backward = str(layer).endswith(".backward")
         depth = next((int(part) for part in str(layer).split(".") if part.isdigit()), 0)
-        style = f"depth{min(depth, 3)} {'cell-state' if state == 'c' else ''} {'backward' if backward else ''}"
+        style = f"depth{min(depth, 3)} {'inner-state' if state != 'h' else ''} {'backward' if backward else ''}"
         lines.append(
             Line(name, colours[name], list(curve["step"]), list(curve["norm"]), f"{name} {layer}, {state}", style)
         )

@@ -1,7 +1,7 @@
 """How good a classifier's answers are: every figure that an evaluation reports, from labels and probabilities.
 
-Scores come from scikit-learn. A class of which a split has no image is left out of averages rather than counted as
-zero or one, and what cannot be computed is NaN rather than a guess.
+Scores come from scikit-learn. A class that a split neither holds nor is said to hold is left out of averages rather
+than counted as zero or one, and what cannot be computed is NaN rather than a guess.
 """
 
 import numpy as np

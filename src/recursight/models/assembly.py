@@ -14,6 +14,8 @@ from recursight.models.readouts import READOUTS
 from recursight.models.scans import GRIDS, SCANS, Scan
 from recursight.models.stems import STEMS
 
+KINDS = {int: "a whole number", float: "a number", str: "a name"}  # of options
+
 
 class Classifier(nn.Module):
     """An image classifier: normalise, stem, scan, one recurrent stack and readout per view, linear head.
@@ -58,9 +60,10 @@ class Classifier(nn.Module):
 
     def views(self, images: Tensor) -> list[Tensor]:
         """What the recurrent stacks read."""
+        floats = images.to(self.mean.dtype)
         if images.dtype == torch.uint8:
-            images = images.float() / 255
-        views: list[Tensor] = self.scan(self.stem((images - self.mean) / self.std))
+            floats = floats / 255
+        views: list[Tensor] = self.scan(self.stem((floats - self.mean) / self.std))
         return views
 
     def classify(self, states: Sequence[Tensor]) -> Tensor:
@@ -194,8 +197,11 @@ def _fits(layer: str, scan: str, hidden: Sequence[int], options: dict[str, Any])
     if family.grid and not family.gives_grid and len(hidden) > 1:
         raise InputError(f"hidden: {layer!r} gives a sequence, which it cannot read again; set hidden to one width.")
     signature = inspect.signature(family.__init__).parameters.values()
-    names = [parameter.name for parameter in signature if parameter.kind is parameter.KEYWORD_ONLY]
-    for option in options:
-        if option not in names:
-            known = nearest(option, names) if names else "it has none."
+    defaults = {entry.name: entry.default for entry in signature if entry.kind is entry.KEYWORD_ONLY}
+    for option, value in options.items():
+        if option not in defaults:
+            known = nearest(option, defaults) if defaults else "it has none."
             raise InputError(f"options.{option}: {layer!r} has no such option; {known}")
+        wanted = type(defaults[option])
+        if type(value) not in ((float, int) if wanted is float else (wanted,)):
+            raise InputError(f"options.{option}: {value!r} is not {KINDS[wanted]}.")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from recursight.params.section import Fraction, Positive, Probability, Section, Widths
+from recursight.params.section import Fraction, Positive, Probability, Section, Seed, Widths
 
 
 class Prepare(Section):
@@ -25,7 +25,7 @@ class Prepare(Section):
     channels: Literal["keep", "grey", "rgb"] = "keep"
     validation: Fraction = 0.15
     test: Fraction = 0.2
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("size", mode="before")
     @classmethod
@@ -112,7 +112,7 @@ class Candidate(Section):
     downsample: Literal["pool", "stride"] = "pool"
     patch_size: Positive = 4
     scan: str = "rows"
-    permutation_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    permutation_seed: Seed = 0
     reverse: bool = False
     layer: str
     hidden: Widths = [64]
@@ -158,4 +158,4 @@ class Compare(Section):
     metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"
     bootstrap_samples: Positive = 2000
     confidence: Fraction = 0.95
-    seed: int = 0
+    seed: Seed = 0

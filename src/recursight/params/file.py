@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from recursight.errors import InputError, nearest
 from recursight.params.experiment import Candidate, Compare, Evaluate, Prepare, Train
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
-from recursight.params.section import Name, Section
+from recursight.params.section import Name, Section, Seed
 
 
 class Params(Section):
     """The whole file."""
 
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     prepare: Prepare = Prepare()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()

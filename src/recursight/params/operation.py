@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pydantic import Field, field_validator
 
 from recursight.errors import nearest
-from recursight.params.section import Fraction, Positive, Section
+from recursight.params.section import Fraction, Positive, Section, Seed
 
 Cron = Annotated[str, Field(pattern=r"^\S+( \S+){4,5}$")]
 
@@ -52,7 +52,7 @@ class Gate(Section):
     cost: Literal["parameters", "latency"] = "parameters"
     saving: Fraction = 0.1
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Scheduled(Section):

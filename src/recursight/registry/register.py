@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 PREPARED = "recursight.prepare"
+CLASSES = "recursight.classes"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
         "recursight.data_md5": source_digest(layout, card["data_digest"]),
         "git_commit": result.training.get("git_commit"),
         PREPARED: _prepare_settings(layout, card["data_digest"]),
+        CLASSES: digest(sorted(card["classes"])),
     }
     _ensure_model(client, name)
     with fluent(layout):
@@ -169,7 +171,7 @@ def _appoint(
     settle(client, layout, name)
     champion = version_with(client, name, CHAMPION)
     if champion is not None:
-        return _beside(client, name, version, int(champion.version))
+        return _beside(client, name, version, champion)
     first = _first(layout, params, version, result)
     past = history(client, name, most=1)
     if not past or first.promoted or past[0].question != first.question:
@@ -180,11 +182,13 @@ def _appoint(
     return CHALLENGER, first.reason
 
 
-def _beside(client: "MlflowClient", name: str, version: "ModelVersion", champion: int) -> tuple[str, str]:
+def _beside(client: "MlflowClient", name: str, version: "ModelVersion", champion: "ModelVersion") -> tuple[str, str]:
     """The alias of a winner where there is a champion; whether it takes its place is for the gate to say."""
-    if champion != int(version.version):
+    if int(champion.version) != int(version.version):
         _set_alias(client, name, CHALLENGER, version)
-        return CHALLENGER, f"version {champion} is the champion."
+        known = {one.tags[CLASSES] for one in (champion, version) if CLASSES in one.tags}
+        other = " of other classes: give this task a `registry.model_name` of its own" * (len(known) == 2)
+        return CHALLENGER, f"version {champion.version} is the champion{other}."
     if version_with(client, name, CHALLENGER):  # nobody challenges: the winner is champion
         client.delete_registered_model_alias(name, CHALLENGER)
     return CHAMPION, "it is the champion already."

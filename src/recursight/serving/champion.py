@@ -43,7 +43,10 @@ def load_champion(layout: Layout) -> LoadedVersion:
     name = load(layout.params).registry.model_name
     version = version_with(connect(layout), name, CHAMPION)
     if version is None:
-        raise InputError(f"The model {name!r} has no champion yet: make one with `recursight register`.")
+        raise InputError(
+            f"The model {name!r} has no champion yet: `recursight register` makes the winner of a comparison one, if "
+            "it passes the bars; `recursight history` tells of those that did not."
+        )
     try:
         return load_version(layout, name, int(version.version))
     except Unreadable as error:

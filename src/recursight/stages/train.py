@@ -21,6 +21,7 @@ from recursight.layout import Layout
 from recursight.models.assembly import Classifier, assemble
 from recursight.models.bundle import save_bundle
 from recursight.models.kernels.build import library
+from recursight.models.scans import OF_PATCHES
 from recursight.params import Candidate, Params, Train, load
 from recursight.provenance import code_digest, git_commit, machine
 from recursight.stages.lifeline import alone, in_a_flow
@@ -150,12 +151,23 @@ def check(params: Params) -> None:
         try:
             settings = params.training_of(name)
             choose_device(settings.device)
-            network = _assemble(name, candidate, (16, 16, 1), classes=2, mean=(0.5,), std=(0.5,))
+            side = _side(candidate)
+            network = _assemble(name, candidate, (side, side, 1), classes=2, mean=(0.5,), std=(0.5,))
             build_optimizer(settings.optimizer, network.parameters(), learning_rate=1, weight_decay=0, momentum=0)
         except InputError as error:
             faults.append(str(error))
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
+
+
+def _side(candidate: Candidate) -> int:
+    """A side of images that the candidate can take: all that cuts, halves or shares out divides it."""
+    side: int = candidate.patch_size * 2 ** len(candidate.channels)
+    if candidate.stem == "patches" and candidate.scan in OF_PATCHES:
+        side *= candidate.patch_size
+    if candidate.layer == "none" and candidate.readout == "multihead":
+        side *= candidate.heads
+    return side
 
 
 def _assemble(name: str, candidate: Candidate, shape: Sequence[int], **rest: Any) -> Classifier:
@@ -250,6 +262,10 @@ def _probe(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
     return images.to(training.device), labels.to(training.device)
 
 
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _account(layout: Layout, training: Training, reached: Progress, started_at: str) -> dict[str, Any]:
     """What two equal trainings differ in."""
     speeds = sorted(epoch.images_per_second for epoch in reached.history)
@@ -258,7 +274,7 @@ def _account(layout: Layout, training: Training, reached: Progress, started_at: 
         "images_per_second": speeds[len(speeds) // 2],
         "epochs": len(reached.history),
         "stopped": reached.finished,
-        "device": torch.cuda.get_device_name(training.device) if training.device.type == "cuda" else "cpu",
+        "device": _device_name(training.device),
         "threads": training.settings.threads,
         "torch": torch.__version__,
         "kernels": training.kernels,

@@ -28,7 +28,7 @@ def augment(
     draws = torch.rand(4, batch, generator=generator) * 2 - 1  # uniform on (-1, 1): turn, right, down, mirror
     turn = draws[0] * math.radians(rotate_degrees)
     right, down = draws[1] * shift_pixels * 2 / width, draws[2] * shift_pixels * 2 / height
-    mirror = draws[3].sign() if flip else torch.ones(batch)
+    mirror = torch.where(draws[3] < 0, -1.0, 1.0) if flip else torch.ones(batch)
     cosine, sine = turn.cos(), turn.sin()
     # In grid_sample's coordinates both axes run from -1 to 1, so a turn of a non-square image carries its aspect.
     across = torch.stack([mirror * cosine, -mirror * sine * height / width, right], dim=-1)

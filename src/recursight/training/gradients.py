@@ -20,7 +20,7 @@ class GradientNorm:
 
     Attributes:
         layer: which recurrent layer, such as `0.lstm` or `rows.1.gru.backward`.
-        state: `h`, or `c` for a cell.
+        state: the part of it, `h` or what else the layer carries.
         step: in the order in which the layer reads, from 0.
         norm: Euclidean norm of the loss's gradient with respect to the state, mean over the images.
     """
@@ -59,6 +59,8 @@ def gradient_norms(model: Classifier, images: Tensor, labels: Tensor) -> list[Gr
     for name, parts, states in watched:
         for step, whole in enumerate(states):
             for part, state in zip(parts, whole, strict=True):
+                if not state.requires_grad:  # a part that only keeps the scale, as sLSTM's m
+                    continue
                 gradient = found.get(id(state))
                 # A sweep has the lines of an image beside each other in its batch: they count together.
                 norm = 0.0 if gradient is None else gradient.reshape(len(images), -1).norm(dim=1).mean().item()

@@ -45,8 +45,13 @@ def sequence(
         vectors: point-wise weights, side by side.
         hidden: H.
         outputs: values that the cell gives for each unit.
+
+    Raises:
+        ValueError: if inputs and weights differ in D, in dtype or in device.
     """
-    states: Tensor = _Sequence.apply(cell, hidden, outputs, inputs, from_input, bias, from_state, vectors)  # type: ignore[no-untyped-call]
+    tensors = inputs, from_input, bias, from_state, vectors
+    _check(*tensors)
+    states: Tensor = _Sequence.apply(cell, hidden, outputs, torch.is_grad_enabled(), *tensors)  # type: ignore[no-untyped-call]
     return states
 
 
@@ -59,9 +64,24 @@ def grid(cell: str, inputs: Tensor, from_input: Tensor, bias: Tensor, from_state
         from_input: (directions·blocks·H, D).
         bias: (directions·blocks·H,).
         from_state: from the left and from above, (directions, blocks·H, 2·H).
+
+    Raises:
+        ValueError: if inputs and weights differ in D, in dtype or in device.
     """
-    states: Tensor = _Grid.apply(cell, inputs, from_input, bias, from_state)  # type: ignore[no-untyped-call]
+    tensors = inputs, from_input, bias, from_state
+    _check(*tensors)
+    states: Tensor = _Grid.apply(cell, torch.is_grad_enabled(), *tensors)  # type: ignore[no-untyped-call]
     return states
+
+
+def _check(inputs: Tensor, from_input: Tensor, *others: Tensor | None) -> None:
+    """The kernels believe what they are told: a wrong width or dtype would be read from memory that is not theirs."""
+    if inputs.shape[-1] != from_input.shape[1]:
+        raise ValueError(f"the layer reads {from_input.shape[1]} features; these inputs have {inputs.shape[-1]}")
+    for weights in (from_input, *others):
+        if weights is not None and (weights.dtype, weights.device) != (inputs.dtype, inputs.device):
+            here, there = (f"{tensor.dtype} on {tensor.device}" for tensor in (inputs, weights))
+            raise ValueError(f"inputs are {here}, the layer's weights {there}; convert one of them")
 
 
 class _SequenceWork(ctypes.Structure):
@@ -135,6 +155,7 @@ class _Sequence(torch.autograd.Function):
         cell: str,
         hidden: int,
         outputs: int,
+        differentiable: bool,
         inputs: Tensor,
         from_input: Tensor,
         bias: Tensor,
@@ -146,7 +167,7 @@ class _Sequence(torch.autograd.Function):
         vectors = None if vectors is None else vectors.contiguous()
         batch, steps, features = inputs.shape
         states = inputs.new_empty(batch, steps, outputs * hidden)
-        saved = _saved(cell, inputs, steps, hidden) if any(ctx.needs_input_grad) else None
+        saved = _saved(cell, inputs, steps, hidden) if differentiable and any(ctx.needs_input_grad) else None
         ctx.sizes = (batch, steps, features, hidden, _rows(batch))
         _call(
             cell,
@@ -171,7 +192,7 @@ class _Sequence(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, from_input, bias, from_state, vectors, states, saved = ctx.saved_tensors
         gradient = gradient.contiguous()
-        for_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[3] else None
+        for_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[4] else None
         gradients = [
             None if weights is None else torch.empty_like(weights)
             for weights in (from_input, bias, from_state, vectors)
@@ -196,18 +217,27 @@ class _Sequence(torch.autograd.Function):
             grad_from_state=gradients[2],
             grad_vectors=gradients[3],
         )
-        return None, None, None, for_inputs, *gradients
+        return None, None, None, None, for_inputs, *gradients
 
 
 class _Grid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cell: str, inputs: Tensor, from_input: Tensor, bias: Tensor, from_state: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        cell: str,
+        differentiable: bool,
+        inputs: Tensor,
+        from_input: Tensor,
+        bias: Tensor,
+        from_state: Tensor,
+    ) -> Tensor:
         inputs, from_input = inputs.contiguous(), from_input.contiguous()
         bias, from_state = bias.contiguous(), from_state.contiguous()
         batch, height, width, features = inputs.shape
         directions, _, hidden = from_state.shape[0], from_state.shape[1], from_state.shape[2] // 2
         states = inputs.new_empty(batch, height, width, directions * hidden)
-        saved = _saved(cell, inputs, directions * height * width, hidden) if any(ctx.needs_input_grad) else None
+        keeps = differentiable and any(ctx.needs_input_grad)
+        saved = _saved(cell, inputs, directions * height * width, hidden) if keeps else None
         ctx.sizes = (batch, height, width, features, hidden, directions, _rows(batch))
         _call(
             cell,
@@ -233,7 +263,7 @@ class _Grid(torch.autograd.Function):
         gradient = gradient.contiguous()
         directions = from_state.shape[0]
         # Each direction has a part of its own, so that directions can run at the same time.
-        for_inputs = inputs.new_empty(directions, *inputs.shape) if ctx.needs_input_grad[1] else None
+        for_inputs = inputs.new_empty(directions, *inputs.shape) if ctx.needs_input_grad[2] else None
         gradients = [torch.empty_like(weights) for weights in (from_input, bias, from_state)]
         _call(
             ctx.cell,
@@ -252,4 +282,4 @@ class _Grid(torch.autograd.Function):
             grad_bias=gradients[1],
             grad_from_state=gradients[2],
         )
-        return None, None if for_inputs is None else for_inputs.sum(dim=0), *gradients
+        return None, None, None if for_inputs is None else for_inputs.sum(dim=0), *gradients

@@ -2,6 +2,7 @@
 // same order whatever rows stand around it, so an example's states do not depend on the batch it comes in.
 #pragma once
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 
@@ -21,6 +22,10 @@ struct Buffer {
     explicit Buffer(long count) {
         const size_t bytes = (count * sizeof(T) + BYTES - 1) / BYTES * BYTES + BYTES;
         memory.reset(static_cast<T*>(std::aligned_alloc(BYTES, bytes)));
+        if (!memory) {
+            std::fprintf(stderr, "recursight: not enough memory for %zu bytes\n", bytes);
+            std::abort();
+        }
         std::memset(memory.get(), 0, bytes);
     }
     operator T*() const { return memory.get(); }

@@ -14,7 +14,7 @@ struct Sequence {
     const T *from_input, *bias;  // INPUT*hidden x features; GATES*hidden
     const T *from_state;         // INPUT*hidden x hidden
     const T *vectors;            // VECTORS*hidden
-    T *outputs, *saved;          // batch steps OUTPUTS*hidden; see `saved_size`
+    T *outputs, *saved;          // batch steps OUTPUTS*hidden; see `saved_at`
     // Only on the way back:
     const T *grad_outputs;
     T *grad_inputs, *grad_from_input, *grad_bias, *grad_from_state, *grad_vectors;

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recursight.models.kernels import native
-from recursight.models.layers.recurrence import Recurrence, State, glorot
+from recursight.models.layers.recurrence import Recurrence, State, glorot, widened
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
 """Axes (rows 0, columns 1) read backwards by the directions from top left, top right, bottom left, bottom right."""
@@ -68,14 +68,14 @@ class GridRecurrence(Recurrence):
             return native.grid(type(self).__name__.lower(), grid, self.input.weight, self.input.bias, self.recurrent)
         steps = self.prepare(grid).permute(3, 1, 0, 2, 4).contiguous()  # diagonals directions B rows G·H
         _, directions, batch, rows, _ = steps.shape
-        state: State = tuple(steps.new_zeros(directions, batch, rows, self.hidden) for _ in self.states)
+        state: State = tuple(widened(steps.new_zeros(directions, batch, rows, self.hidden)) for _ in self.states)
         weights = self.recurrent.transpose(1, 2)  # directions 2·H G·H
         outputs = []
         for diagonal, x in enumerate(steps.unbind(dim=0)):
             above = tuple(F.pad(part[:, :, :-1], (0, 0, 1, 0)) for part in state)
             neighbours = torch.cat([state[0], above[0]], dim=-1).flatten(1, 2)  # directions B·rows 2·H
             products = torch.baddbmm(x.flatten(1, 2), neighbours, weights).unflatten(1, (batch, rows))
-            state = _started(self.cell(products, state, above), diagonal)
+            state = _started(self.cell(widened(products), state, above), diagonal)
             outputs.append(state[0])
         return self._unskewed(torch.stack(outputs, dim=3).transpose(0, 1), grid.shape[2])
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from recursight.models.kernels import native
 from recursight.models.layers.linear_scan import linear_scan
-from recursight.models.layers.recurrence import Recurrence, State, glorot
+from recursight.models.layers.recurrence import Recurrence, State, glorot, widened
 
 
 class MinGRU(Recurrence):
@@ -28,7 +28,7 @@ class MinGRU(Recurrence):
     def forward(self, steps: Tensor) -> Tensor:
         if native.usable(steps):
             return native.sequence("mingru", steps, self.input.weight, self.input.bias, hidden=self.hidden)
-        gate, candidate = self.input(steps).chunk(2, dim=-1)  # each B T H
+        gate, candidate = widened(self.input(steps)).chunk(2, dim=-1)  # each B T H
         return linear_scan(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate)
 
     def step(self, x: Tensor, state: State) -> State:

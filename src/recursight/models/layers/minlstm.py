@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from recursight.models.kernels import native
 from recursight.models.layers.linear_scan import linear_scan
-from recursight.models.layers.recurrence import Recurrence, State, glorot
+from recursight.models.layers.recurrence import Recurrence, State, glorot, widened
 
 
 class MinLSTM(Recurrence):
@@ -29,7 +29,7 @@ class MinLSTM(Recurrence):
     def forward(self, steps: Tensor) -> Tensor:
         if native.usable(steps):
             return native.sequence("minlstm", steps, self.input.weight, self.input.bias, hidden=self.hidden)
-        forget, enter, candidate = self.input(steps).chunk(3, dim=-1)  # each B T H
+        forget, enter, candidate = widened(self.input(steps)).chunk(3, dim=-1)  # each B T H
         # f/(f + i) = σ(log f - log i), which neither divides zero by zero nor loses a small share.
         keep = torch.nn.functional.logsigmoid(forget) - torch.nn.functional.logsigmoid(enter)
         return linear_scan(torch.sigmoid(keep), torch.sigmoid(-keep) * candidate)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from recursight.models.kernels import native
 from recursight.models.layers.linear_scan import linear_scan
-from recursight.models.layers.recurrence import Recurrence, State, glorot
+from recursight.models.layers.recurrence import Recurrence, State, glorot, widened
 
 
 class QRNN(Recurrence):
@@ -34,7 +34,7 @@ class QRNN(Recurrence):
     def forward(self, steps: Tensor) -> Tensor:
         if native.usable(steps):
             return native.sequence("qrnn", self.prepare(steps), self.input.weight, self.input.bias, hidden=self.hidden)
-        candidate, forget, out = self.input(self.prepare(steps)).chunk(3, dim=-1)  # each B T H
+        candidate, forget, out = widened(self.input(self.prepare(steps))).chunk(3, dim=-1)  # each B T H
         c = linear_scan(torch.sigmoid(forget), torch.sigmoid(-forget) * torch.tanh(candidate))
         return torch.sigmoid(out) * c
 

@@ -164,6 +164,11 @@ def family(layer: Layer) -> str:
     return type(layer.onward if isinstance(layer, Bidirectional) else layer).__name__.lower()
 
 
+def widened(products: Tensor) -> Tensor:
+    """In float32 at least: over many steps a recurrence adds up what bfloat16, as products are on CUDA, rounds away."""
+    return products.to(torch.promote_types(products.dtype, torch.float32))
+
+
 def glorot(weight: Tensor, gates: int) -> None:
     """Fills the blocks of rows that belong to the gates, each by itself (Glorot & Bengio, 2010, eq. 16)."""
     for block in weight.data.chunk(gates):
