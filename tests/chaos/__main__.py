@@ -14,7 +14,10 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+
+from benchmarks.account import commit, machine
 
 from tests.chaos import aftermath, victims
 from tests.platforms import QUICK, Platform
@@ -168,7 +171,7 @@ def report(seed: int, chaos: Chaos, rounds: list[Round]) -> str:
         "",
         f"`make chaos`, seed {seed}: {well} of {len(rounds)} rounds well. An undisturbed run takes {usual}.",
         "Each round is a run from nothing that loses one process to SIGKILL; then come `recursight up` and the same",
-        "command. Times are of a machine with 2 cores.",
+        f"command. {machine()}; {date.today()}; commit {commit()}.",
         "",
         "| round | where | kind | killed | after s | first command | again s | found |",
         "|---|---|---|---|---|---|---|---|",
