@@ -18,7 +18,7 @@ class Case:
         scan: how a 28×28 image is read.
         hidden: widths, first to last.
         images: in an epoch; a round has as many epochs as it takes to last.
-        contenders: names that `contend.py` and `contend_keras.py` know; the second is what ratios are to.
+        contenders: names that `contend.py` and `contend_keras.py` know; ours first.
         inference: images in one prediction; 0 for training.
         options: of our layer.
     """
@@ -42,8 +42,8 @@ CASES = {
     "mdlstm-4": Case("mdlstm", "grid", (32,), 256, ("ours", "double-loop"), options={"directions": 4}),
     "mingru-pixels": Case("mingru", "pixels", (128,), 256, ("ours", "torch")),
     "lru-pixels": Case("lru", "pixels", (128,), 256, ("ours", "torch")),
-    "predict-1": Case("lstm", *ROWS[:2], 200, ("ours", "torch", "keras"), inference=1),
-    "predict-1000": Case("lstm", *ROWS[:2], 3000, ("ours", "torch", "keras"), inference=1000),
+    "predict-1": Case("lstm", *ROWS[:2], 200, ("ours", "torch", "keras", "keras-function"), inference=1),
+    "predict-1000": Case("lstm", *ROWS[:2], 3000, ("ours", "torch", "keras", "keras-function"), inference=1000),
 }
 
 

@@ -41,5 +41,5 @@ class Contender:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        elapsed, used = self.answer()
-        return elapsed, used
+        rate, by_processor = self.answer()
+        return rate, by_processor

@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FOLDER = ROOT / ".recursight" / "benchmarks" / "serving"
 SIDE = 28
-CANDIDATES = ("conv_gru", "lstm")  # as in params.yaml: on MNIST the best, and the best without a convolution
+CANDIDATES = ("conv_gru", "lstm")  # as in params.yaml: with convolutions, and without
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recursight.models.assembly import Classifier, assemble
 from recursight.models.layers import LAYERS
+from recursight.models.layers.grid_recurrence import GridRecurrence
 from recursight.models.layers.recurrence import Layer, Stack, State
 from recursight.models.readouts import READOUTS
 from recursight.models.scans import SCANS
@@ -86,8 +87,11 @@ def figures(name: str) -> dict[str, Any]:
             lengths[inner] = len(states)
 
     (view,) = model.views(torch.zeros(1, SIDE, SIDE, 1))
+    stack.observe(view, watch)
+    if isinstance(stack.layers[0], GridRecurrence):  # as one row: an anti-diagonal holds rows that are not there
+        view = view.flatten(1, 2).unsqueeze(1)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        stack.observe(view, watch)
+        stack.observe(view, lambda *_: None)
     side_by_side = name == "sequencer"
     return {
         "reads": {"rows": "rows", "grid": "pixels", "patch-grid": "4×4 patches"}[model.scan.name],

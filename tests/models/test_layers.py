@@ -14,8 +14,8 @@ from recursight.models.layers import LAYERS
 from recursight.models.layers.grid_recurrence import skew, unskew
 from recursight.models.layers.linear_scan import linear_scan
 from recursight.models.layers.recurrence import Bidirectional, Layer, Stack, State, family
-from recursight.models.layers.rnn2d import RNN2D
 from recursight.models.layers.sequencer import Sequencer
+from tests.models.equations import READINGS
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in LAYERS),
@@ -40,7 +40,10 @@ def make(request: pytest.FixtureRequest) -> Make:
 
     def layer() -> Layer:
         torch.manual_seed(0)
-        return LAYERS[name](FEATURES, HIDDEN, **options).double()
+        made = LAYERS[name](FEATURES, HIDDEN, **options).double()
+        for weights in made.parameters():  # biases start at zero, and would hide where they go
+            weights.data.add_(0.1 * torch.randn_like(weights))
+        return made
 
     return layer
 
@@ -91,6 +94,19 @@ def test_the_fast_form_equals_the_plain_one_in_value_and_gradient(make: Make) ->
 
 
 @pytest.mark.usefixtures("way")
+def test_equals_the_equations_of_its_paper_in_value_and_gradient(make: Make) -> None:
+    layer = make()
+    inputs = inputs_for(layer).requires_grad_()
+    value, expected = layer(inputs), READINGS[family(layer)](layer, inputs)
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
+    upstream, wanted = torch.randn_like(expected), [inputs, *layer.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(value, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("way")
 def test_single_precision_stays_close_to_double(make: Make) -> None:
     layer = make()
     inputs = inputs_for(layer)
@@ -130,7 +146,7 @@ def test_gradcheck(make: Make) -> None:
     if layer.grid:
         inputs = inputs[:, :, :2]
     inputs = inputs.clone().requires_grad_()
-    assert torch.autograd.gradcheck(layer, inputs)
+    assert torch.autograd.gradcheck(lambda inputs, *weights: layer(inputs), (inputs, *layer.parameters()))
 
 
 def test_the_gradient_of_the_last_state_reaches_the_first_step(make: Make) -> None:
@@ -256,22 +272,6 @@ def test_a_stack_feeds_each_layer_with_the_one_below() -> None:
     assert not torch.allclose(stack(inputs), above(below(inputs)))
 
 
-def test_rnn2d_equals_the_double_loop_over_pixels() -> None:
-    layer = RNN2D(FEATURES, HIDDEN).double()
-    grid = inputs_for(layer)
-    from_left, from_above = layer.recurrent[0].split(HIDDEN, dim=1)
-    batch, height, width, _ = grid.shape
-    h: dict[tuple[int, int], Tensor] = {}
-    zero = torch.zeros(batch, HIDDEN, dtype=torch.float64)
-    for i in range(height):
-        for j in range(width):
-            left, above = h.get((i, j - 1), zero), h.get((i - 1, j), zero)
-            h[i, j] = torch.tanh(layer.input(grid[:, i, j]) + left @ from_left.T + above @ from_above.T)
-    states = layer(grid)
-    for (i, j), expected in h.items():
-        torch.testing.assert_close(states[:, i, j], expected, rtol=1e-10, atol=1e-12)
-
-
 def test_skewing_puts_anti_diagonals_into_columns() -> None:
     grid = torch.arange(6.0).reshape(1, 2, 3, 1)
     skewed = skew(grid)
@@ -285,10 +285,20 @@ def test_skewing_puts_anti_diagonals_into_columns() -> None:
 )
 def test_equals_torch(name: str, reference: type[nn.RNNBase]) -> None:
     layer = LAYERS[name](FEATURES, HIDDEN)
+    for weights in layer.parameters():
+        nn.init.normal_(weights)
     other = reference(FEATURES, HIDDEN, batch_first=True)
     other.load_state_dict({key.removeprefix("rnn."): value for key, value in layer.state_dict().items()})
     inputs = torch.randn(2, 6, FEATURES)
-    torch.testing.assert_close(layer(inputs), other(inputs)[0])
+    value, expected = layer(inputs), other(inputs)[0]
+    torch.testing.assert_close(value, expected)
+    upstream = torch.randn_like(value)
+    for one, theirs in zip(
+        torch.autograd.grad(value, list(layer.parameters()), upstream),
+        torch.autograd.grad(expected, list(other.parameters()), upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_the_forget_gate_starts_open() -> None:
@@ -337,8 +347,14 @@ def test_all_steps_at_once_equal_one_by_one(name: str, steps: int) -> None:
     torch.manual_seed(0)
     layer = LAYERS[name](FEATURES, HIDDEN).double()
     inputs = torch.randn(2, steps, FEATURES, dtype=torch.float64)
-    expected = layer.observe(inputs, ignore)
-    torch.testing.assert_close(layer(inputs), expected, rtol=1e-10, atol=1e-12)
+    inputs.requires_grad_()
+    expected, value = layer.observe(inputs, ignore), layer(inputs)
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
+    upstream, wanted = torch.randn_like(value), [inputs, *layer.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(value, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
     torch.testing.assert_close(layer.float()(inputs.float()).double(), expected, rtol=1e-4, atol=2e-5)
 
 

@@ -52,7 +52,7 @@ class Trainable:
 
 @pytest.fixture
 def trainable(blobs: tuple[np.ndarray, np.ndarray]) -> Callable[..., Trainable]:
-    def build(optimizer: str = "adamw", memory_fraction: float = 1.0, learning_rate: float = 0.01) -> Trainable:
+    def build(optimizer: str = "adamw", memory_fraction: float = 1.0) -> Trainable:
         torch.manual_seed(0)
         model = assemble(
             stem="none",
@@ -81,9 +81,7 @@ def trainable(blobs: tuple[np.ndarray, np.ndarray]) -> Callable[..., Trainable]:
                 memory_fraction=memory_fraction,
             )
 
-        built = build_optimizer(
-            optimizer, model.parameters(), learning_rate=learning_rate, weight_decay=0.01, momentum=0.9
-        )
+        built = build_optimizer(optimizer, model.parameters(), learning_rate=0.01, weight_decay=0.01, momentum=0.9)
         return Trainable(model, built, batches(np.arange(200)), batches(np.arange(200, IMAGES)))
 
     return build

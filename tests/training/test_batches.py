@@ -1,10 +1,13 @@
 """Batches are the same from memory and from disk, and each epoch shows each image once."""
 
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.growth import point
 
 from recursight.training.batches import Batches
 
@@ -65,6 +68,17 @@ def test_in_order(images: np.ndarray) -> None:
 def test_stopping_in_the_middle_of_a_stream_ends_its_reader(images: np.ndarray) -> None:
     stream = batches(images, 0.0).shuffled(0)
     next(stream)
+    assert any(map(is_reader, threading.enumerate()))
     stream.close()
-    with pytest.raises(StopIteration):
-        next(stream)
+    assert not any(map(is_reader, threading.enumerate()))
+
+
+def is_reader(thread: threading.Thread) -> bool:
+    return thread.name.startswith("batches")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what is held from /proc")
+def test_a_stream_holds_no_more_of_more_images() -> None:
+    (_, few), (_, many) = (point("images, streamed", size) for size in (1_000, 60_000))  # 0.8 and 47 MB
+    assert many - few < 15

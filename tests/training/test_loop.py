@@ -92,3 +92,12 @@ def test_divergence_names_epoch_and_step(trainable: Build) -> None:
 def test_a_learning_rate_that_is_far_too_high_is_a_divergence(trainable: Build) -> None:
     with pytest.raises(Diverged, match=r"loss (nan|inf).*lower train.learning_rate"):
         list(trainable("sgd").fit(range(1, 30), clip_norm=0.0, learning_rate=lambda step: 1e30))
+
+
+def test_a_stream_trains_to_the_same_weights(trainable) -> None:
+    resident, streamed = trainable(memory_fraction=1.0), trainable(memory_fraction=0.0)
+    assert (resident.train.resident, streamed.train.resident) == (True, False)
+    losses = [[epoch.validation_loss for epoch in one.fit(range(1, 4))] for one in (resident, streamed)]
+    assert losses[0] == losses[1]
+    for one, other in zip(resident.model.parameters(), streamed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
