@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -89,8 +90,6 @@ def rows(name: str, case: Case, threads: int, contenders: list[Contender]) -> li
                 "share_of_gemm": statistics.median(shares) if same_weights else None,
                 "gemm_gflops": statistics.median(gemm[0] for *_, gemm in turns),
                 "initial_loss": contender.loss,
-                "commit": commit(),
-                "date": datetime.now(UTC).date().isoformat(),
             }
         )
     return table
@@ -106,8 +105,8 @@ def markdown(table: list[dict[str, object]], account: dict[str, str]) -> str:
         "faster. The ratio by processor time holds where other work shares the machine.",
         "",
         "`torch` is torch.nn under a DataLoader, for minGRU and LRU its GRU of the same width. `double-loop` is our",
-        "cell in two Python loops. `keras` trains by one `fit` a round and answers by `predict`, `keras-function` by",
-        "the same network as a compiled `tf.function`.",
+        "cell in two Python loops. Both keep freed memory, as our kernels do. `keras` trains by one `fit` a round and",
+        "answers by `predict`, `keras-function` by the same network as a compiled `tf.function`.",
         "",
         *(f"- {key}: {value}" for key, value in account.items()),
         "",
@@ -143,13 +142,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keras", type=Path, default=own_keras(), help="a Python that has Keras; default: this one")
     arguments = parser.parse_args()
-    if arguments.keras is None:
-        print("Keras is not measured: `pip install -e .[bench]` brings it.", flush=True)
+    versions = "not measured: `pip install -e .[bench]` brings it"
+    if arguments.keras:
+        asking = (
+            "from importlib.metadata import version; print(version('keras'), 'on TensorFlow', version('tensorflow'))"
+        )
+        versions = subprocess.run([arguments.keras, "-c", asking], capture_output=True, text=True, check=True).stdout
+    print(f"Keras {versions.strip()}", flush=True)
     account = {
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "commit": commit(),
         "machine": machine(),
         "torch": torch.__version__,
+        "keras": versions.strip(),
         "date": datetime.now(UTC).date().isoformat(),
     }
     RESULTS.mkdir(exist_ok=True)
@@ -157,7 +162,8 @@ def main() -> None:
     table = json.loads(recorded.read_text())["rows"] if recorded.is_file() else []
     for name in arguments.cases:
         for threads in arguments.threads:
-            measured = measure(name, threads, arguments.rounds, arguments.keras)
+            source = {"commit": account["commit"], "date": account["date"]}
+            measured = [row | source for row in measure(name, threads, arguments.rounds, arguments.keras)]
             print(*(f"{row['contender']} {row['ours_to_this']:.2f}" for row in measured), flush=True)
             table = list({place(row): row for row in table + measured}.values())  # the newer row of two
             table.sort(key=place)
