@@ -4,8 +4,8 @@
 
 Writes docs/images/growth.svg and the table of docs/speed.md. Each point is the best of some epochs in a process of its
 own, on one thread, with synthetic images in a file that is mapped into memory as the store is. Memory is what the
-process alone holds (anonymous, at its highest), less what it held before its first batch: pages of the file that the
-system may drop at any time are not counted.
+process alone holds (anonymous, at its highest), less what it held after a training of eight tiny images: neither what
+is made once counts, nor pages of the file that the system may drop at any time.
 """
 
 import argparse
@@ -45,9 +45,10 @@ def main() -> None:
     if arguments.point:
         print(json.dumps(measure(**json.loads(arguments.point))))
         return
+    at = commit()
     found = {axis: [point(axis, size) for size in sizes] for axis, sizes in AXES.items()}
     draw(found)
-    write(found)
+    write(found, at)
 
 
 def point(axis: str, size: int) -> tuple[float, float]:
@@ -168,10 +169,10 @@ def draw(found: dict[str, list[tuple[float, float]]]) -> None:
     figure.savefig(PICTURE, metadata={"Date": None})
 
 
-def write(found: dict[str, list[tuple[float, float]]]) -> None:
+def write(found: dict[str, list[tuple[float, float]]], at: str) -> None:
     lines = [
         OPENING,
-        f"`python -m benchmarks.growth` at {commit()}, {machine()}, {time.strftime('%Y-%m-%d')}; a GRU over",
+        f"`python -m benchmarks.growth` at {at}, {machine()}, {time.strftime('%Y-%m-%d')}; a GRU over",
         "rows, batch 128, one thread; unless the axis says otherwise 2,000 images of 28 rows, hidden 64.",
         "",
         "![Seconds and memory of an epoch against images, steps, hidden size, candidates](images/growth.svg)",
