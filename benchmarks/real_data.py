@@ -104,7 +104,7 @@ def section(name: str, clone: Path, jobs: int, seconds: float | None) -> str:
         + (
             whole(clone, seconds, jobs)
             if seconds
-            else "The pipeline did not do it in one go, so its own time is not told."
+            else "The last call of the pipeline found part of it done, so its own time is not told."
         ),
         "",
         f"Made by `python -m benchmarks.real_data {name}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from recursight.data.store import open_store
 from recursight.layout import Layout
 from recursight.registry import register
 from tests.projects import change_params, choose, copy_whole, own_environment, project, trained
+from tests.serving.server import Server, serving
 
 __all__ = ["own_environment", "project", "trained"]
 
@@ -30,6 +32,12 @@ def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Lay
     choose(layout, "elman")
     register(layout)
     return layout
+
+
+@pytest.fixture(scope="module")
+def server(two_versions: Layout) -> Iterator[Server]:
+    with serving(two_versions) as running:
+        yield running
 
 
 @pytest.fixture

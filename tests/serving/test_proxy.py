@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.platforms import until
-from tests.serving.server import PATIENCE_SECONDS, Server, serving
+from tests.serving.server import PATIENCE_SECONDS, Server
 from tests.test_docs import blocks
 from tests.tracking.servers import free_port
 from tests.workspace import ROOT
@@ -51,12 +51,6 @@ class Proxy:
             return answer.status, answer.read()
         finally:
             connection.close()
-
-
-@pytest.fixture(scope="module")
-def server(two_versions) -> Iterator[Server]:
-    with serving(two_versions) as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import socket
 import struct
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,15 +13,9 @@ from PIL import Image
 
 from recursight.layout import Layout
 from recursight.serving import load_champion
-from tests.serving.server import Server, form, png, serving
+from tests.serving.server import form, png
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(two_versions: Layout) -> Iterator[Server]:
-    with serving(two_versions) as running:
-        yield running
 
 
 def npy(array: np.ndarray, **options: bool) -> bytes:

@@ -187,7 +187,7 @@ def _beside(client: "MlflowClient", name: str, version: "ModelVersion", champion
     if int(champion.version) != int(version.version):
         _set_alias(client, name, CHALLENGER, version)
         known = {one.tags[CLASSES] for one in (champion, version) if CLASSES in one.tags}
-        other = " of other classes: give this task a `registry.model_name` of its own" * (len(known) == 2)
+        other = " of other classes: give this task a `registry.model_name` of its own" if len(known) > 1 else ""
         return CHALLENGER, f"version {champion.version} is the champion{other}."
     if version_with(client, name, CHALLENGER):  # nobody challenges: the winner is champion
         client.delete_registered_model_alias(name, CHALLENGER)
