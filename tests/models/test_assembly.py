@@ -227,3 +227,16 @@ def test_wrong_names_are_refused(changes: dict[str, Any], sentence: str) -> None
     with pytest.raises(InputError) as refusal:
         build(**changes)
     assert str(refusal.value) == sentence
+
+
+def test_options_of_a_layer_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(LAYERS["gru"]):  # type: ignore[misc]
+        def __init__(self, inputs: int, hidden: int, *, gated: bool = True, order: list[int] | None = None) -> None:
+            super().__init__(inputs, hidden)
+            self.gated, self.order = gated, order
+
+    monkeypatch.setitem(LAYERS, "own", Own)
+    build(layer="own", options={"gated": False, "order": [1, 0]})
+    with pytest.raises(InputError) as refusal:
+        build(layer="own", options={"gated": 1})
+    assert str(refusal.value) == "options.gated: 1 is not true or false."

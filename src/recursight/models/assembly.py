@@ -14,7 +14,8 @@ from recursight.models.readouts import READOUTS
 from recursight.models.scans import GRIDS, SCANS, Scan
 from recursight.models.stems import STEMS
 
-KINDS = {int: "a whole number", float: "a number", str: "a name"}  # of options
+# Of options; what else a layer of one's own may take is for itself to check.
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
 
 
 class Classifier(nn.Module):
@@ -203,5 +204,5 @@ def _fits(layer: str, scan: str, hidden: Sequence[int], options: dict[str, Any])
             known = nearest(option, defaults) if defaults else "it has none."
             raise InputError(f"options.{option}: {layer!r} has no such option; {known}")
         wanted = type(defaults[option])
-        if type(value) not in ((float, int) if wanted is float else (wanted,)):
+        if wanted in KINDS and type(value) not in ((float, int) if wanted is float else (wanted,)):
             raise InputError(f"options.{option}: {value!r} is not {KINDS[wanted]}.")

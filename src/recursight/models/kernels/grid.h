@@ -67,6 +67,7 @@ struct GridRunner {
     const long blocks = (s.batch + s.rows - 1) / s.rows, pixels = s.height * s.width;
 
     long count(long block) const { return std::min(s.rows, s.batch - block * s.rows); }
+    // A plane (rows x W) for each value.
     T* saved_at(long task, long pixel) const { return s.saved + (task * pixels + pixel) * s.rows * S * W; }
     // Where direction d finds its row i and column j in the image.
     long pixel_at(long d, long i, long j) const {
@@ -108,6 +109,7 @@ struct GridRunner {
                         copy_rows(to, pixels * s.directions * H, state, P * W, rows, H);
                     }
             }
+            streamed();
         }
     }
 
@@ -126,7 +128,7 @@ struct GridRunner {
                 Cell::forward(g, l, a, to, kept);
                 for (int i = 0; i < P; ++i) store(state + (row * P + i) * W + unit, to[i]);
                 if (saved)
-                    for (int i = 0; i < S; ++i) store(saved + (row * S + i) * W + unit, kept[i]);
+                    for (int i = 0; i < S; ++i) stream(saved + (i * s.rows + row) * W + unit, kept[i]);
             }
     }
 
@@ -165,10 +167,12 @@ struct GridRunner {
                         points_backward(rows, saved_at(task, here), left, above, grad, beside, up, gates, total_bias);
                         copy_rows(x, D, s.inputs + (first * pixels + pixel) * D, pixels * D, rows, D);
                         outer<T>(D, G * W, rows, x, D, gates, G * W, total_x, G * W);
-                        if (j) outer<T>(H, G * W, rows, left, S * W, gates, G * W, total_h, G * W);
-                        if (i) outer<T>(H, G * W, rows, above, S * W, gates, G * W, total_h + for_h, G * W);
-                        if (j) product<T>(rows, W, G * W, gates, G * W, weights, beside, P * W, zeros);
-                        if (i) product<T>(rows, W, G * W, gates, G * W, weights + state_size, up, P * W, zeros);
+                        Ahead ahead;
+                        fetch(ahead, task, here);
+                        if (j) outer<T>(H, G * W, rows, left, W, gates, G * W, total_h, G * W, ahead);
+                        if (i) outer<T>(H, G * W, rows, above, W, gates, G * W, total_h + for_h, G * W, ahead);
+                        if (j) product<T>(rows, W, G * W, gates, G * W, weights, beside, P * W, zeros, ahead);
+                        if (i) product<T>(rows, W, G * W, gates, G * W, weights + state_size, up, P * W, zeros, ahead);
                         if (s.grad_inputs) {
                             product<T>(rows, X, G * W, gates, G * W, to_input + d * G * W * X, grad_x, X, zeros);
                             T* to = s.grad_inputs + ((d * s.batch + first) * pixels + pixel) * D;
@@ -192,6 +196,17 @@ struct GridRunner {
         }
     }
 
+    // What the way back will read at the pixel that comes after `here`, and did not yet.
+    void fetch(Ahead& ahead, long task, long here) const {
+        if (!here) return;
+        const long next = here - 1, d = task / blocks, first = task % blocks * s.rows, plane = s.rows * W;
+        if (next >= s.width) ahead.add(saved_at(task, next - s.width), P * plane);
+        if (next) ahead.add(saved_at(task, next - 1), P * plane);
+        ahead.add(saved_at(task, next) + P * plane, (S - P) * plane);
+        const long pixel = pixel_at(d, next / s.width, next % s.width), outs = s.directions * H;
+        ahead.add(s.grad_outputs + (first * pixels + pixel) * outs + d * H, H, count(task % blocks), pixels * outs);
+    }
+
     void points_backward(
         long rows, const T* saved, const T* left, const T* above, const T* grad, T* beside, T* up, T* gates,
         T* total_bias) const {
@@ -200,9 +215,9 @@ struct GridRunner {
             for (int i = 0; i < G; ++i) sum[i] = load(total_bias + i * W + unit);
             for (long row = 0; row < rows; ++row) {
                 V kept[S], l[P], a[P], to[G], to_left[1], to_above[1], carry = V{};
-                for (int i = 0; i < S; ++i) kept[i] = load(saved + (row * S + i) * W + unit);
-                for (int i = 0; i < P; ++i) l[i] = load(left + (row * S + i) * W + unit);
-                for (int i = 0; i < P; ++i) a[i] = load(above + (row * S + i) * W + unit);
+                for (int i = 0; i < S; ++i) kept[i] = load(saved + (i * s.rows + row) * W + unit);
+                for (int i = 0; i < P; ++i) l[i] = load(left + (i * s.rows + row) * W + unit);
+                for (int i = 0; i < P; ++i) a[i] = load(above + (i * s.rows + row) * W + unit);
                 T *by_left = beside + row * P * W + unit, *by_above = up + row * P * W + unit;
                 const V all = load(grad + row * W + unit) + load(by_left) + load(by_above);
                 if constexpr (K) carry = load(by_left + W) + load(by_above + W);

@@ -36,9 +36,49 @@ struct Buffer {
     std::unique_ptr<T, Free> memory;
 };
 
+// A product calls what it is given as `beside` once in so many steps of its depth.
+constexpr long STRETCH = 32;
+struct Nothing {
+    void operator()() const {}
+};
+
+// Memory that will be read soon, fetched beside products, which leave memory idle. A few lines at a time: a processor
+// drops those beyond what it can have under way.
+class Ahead {
+public:
+    // At most four of them: `rows` of `count` values, `stride` apart.
+    template <class T>
+    void add(const T* from, long count, long rows = 1, long stride = 0) {
+        if (!count) return;
+        const char* begin = reinterpret_cast<const char*>(from);
+        parts[size++] = {begin, begin, static_cast<long>(count * sizeof(T)), rows, static_cast<long>(stride * sizeof(T))};
+    }
+    INLINE void operator()() {
+        for (int lines = 0; lines < LINES && now < size;) {
+            Part& part = parts[now];
+            const char *at = part.at, *end = part.row + part.bytes;
+            for (; lines < LINES && at < end; at += LINE, ++lines) __builtin_prefetch(at);
+            part.at = at;
+            if (at < end) return;
+            part.at = part.row += part.stride;
+            now += !--part.rows;
+        }
+    }
+
+private:
+    static constexpr int LINE = 64, LINES = 12;
+    struct Part {
+        const char *at, *row;
+        long bytes, rows, stride;
+    };
+    Part parts[4];
+    int size = 0, now = 0;
+};
+
 // rows x columns = a (rows x depth) * b (depth x columns, packed), added to `start`, one row for all, or to c.
-template <class T, int ROWS>
-INLINE void product_tile(const T* a, long a_stride, const T* b, long depth, T* c, long c_stride, const T* start) {
+template <class T, int ROWS, class Beside>
+INLINE void product_tile(
+    const T* a, long a_stride, const T* b, long depth, T* c, long c_stride, const T* start, Beside& beside) {
     constexpr int L = Vector<T>::lanes;
     Vec<T> sum[ROWS][2];
 #pragma GCC unroll 8
@@ -48,6 +88,7 @@ INLINE void product_tile(const T* a, long a_stride, const T* b, long depth, T* c
         sum[i][1] = load(from + L);
     }
     for (long k = 0; k < depth; ++k) {
+        if (k % STRETCH == 0) beside();
         const Vec<T> left = load(b + k * 2 * L), right = load(b + k * 2 * L + L);
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; ++i) {
@@ -64,29 +105,33 @@ INLINE void product_tile(const T* a, long a_stride, const T* b, long depth, T* c
 }
 
 // The rows of a tile are a constant in its code, so a rest of fewer rows gets code of its own.
-template <class T, int ROWS>
-INLINE void product_rest(long rows, const T* a, long as, const T* b, long depth, T* c, long cs, const T* start) {
+template <class T, int ROWS, class Beside>
+INLINE void product_rest(
+    long rows, const T* a, long as, const T* b, long depth, T* c, long cs, const T* start, Beside& beside) {
     if constexpr (ROWS > 0) {
-        if (rows == ROWS) return product_tile<T, ROWS>(a, as, b, depth, c, cs, start);
-        product_rest<T, ROWS - 1>(rows, a, as, b, depth, c, cs, start);
+        if (rows == ROWS) return product_tile<T, ROWS>(a, as, b, depth, c, cs, start, beside);
+        product_rest<T, ROWS - 1>(rows, a, as, b, depth, c, cs, start, beside);
     }
 }
 
-template <class T>
-void product(long rows, long columns, long depth, const T* a, long as, const T* b, T* c, long cs, const T* start) {
+template <class T, class Beside = Nothing>
+void product(
+    long rows, long columns, long depth, const T* a, long as, const T* b, T* c, long cs, const T* start,
+    Beside&& beside = Beside{}) {
     for (long column = 0; column < columns; column += PANEL<T>) {
         const T* panel = b + column * depth;
         const T* begin = start ? start + column : nullptr;
         long row = 0;
         for (; row + TILE_ROWS <= rows; row += TILE_ROWS)
-            product_tile<T, TILE_ROWS>(a + row * as, as, panel, depth, c + row * cs + column, cs, begin);
-        product_rest<T, TILE_ROWS - 1>(rows - row, a + row * as, as, panel, depth, c + row * cs + column, cs, begin);
+            product_tile<T, TILE_ROWS>(a + row * as, as, panel, depth, c + row * cs + column, cs, begin, beside);
+        product_rest<T, TILE_ROWS - 1>(
+            rows - row, a + row * as, as, panel, depth, c + row * cs + column, cs, begin, beside);
     }
 }
 
 // c (rows x columns) += a' b, a is (depth x rows), b (depth x columns): how the gradients of weights are summed.
-template <class T, int ROWS>
-INLINE void outer_tile(const T* a, long as, const T* b, long bs, long depth, T* c, long cs) {
+template <class T, int ROWS, class Beside>
+INLINE void outer_tile(const T* a, long as, const T* b, long bs, long depth, T* c, long cs, Beside& beside) {
     constexpr int L = Vector<T>::lanes;
     Vec<T> sum[ROWS][2];
 #pragma GCC unroll 8
@@ -95,6 +140,7 @@ INLINE void outer_tile(const T* a, long as, const T* b, long bs, long depth, T* 
         sum[i][1] = load(c + i * cs + L);
     }
     for (long k = 0; k < depth; ++k) {
+        if (k % STRETCH == 0) beside();
         const Vec<T> left = load(b + k * bs), right = load(b + k * bs + L);
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; ++i) {
@@ -110,21 +156,25 @@ INLINE void outer_tile(const T* a, long as, const T* b, long bs, long depth, T* 
     }
 }
 
-template <class T, int ROWS>
-INLINE void outer_rest(long rows, const T* a, long as, const T* b, long bs, long depth, T* c, long cs) {
+template <class T, int ROWS, class Beside>
+INLINE void outer_rest(
+    long rows, const T* a, long as, const T* b, long bs, long depth, T* c, long cs, Beside& beside) {
     if constexpr (ROWS > 0) {
-        if (rows == ROWS) return outer_tile<T, ROWS>(a, as, b, bs, depth, c, cs);
-        outer_rest<T, ROWS - 1>(rows, a, as, b, bs, depth, c, cs);
+        if (rows == ROWS) return outer_tile<T, ROWS>(a, as, b, bs, depth, c, cs, beside);
+        outer_rest<T, ROWS - 1>(rows, a, as, b, bs, depth, c, cs, beside);
     }
 }
 
-template <class T>
-void outer(long rows, long columns, long depth, const T* a, long as, const T* b, long bs, T* c, long cs) {
+template <class T, class Beside = Nothing>
+void outer(
+    long rows, long columns, long depth, const T* a, long as, const T* b, long bs, T* c, long cs,
+    Beside&& beside = Beside{}) {
     for (long column = 0; column < columns; column += PANEL<T>) {
         long row = 0;
         for (; row + TILE_ROWS <= rows; row += TILE_ROWS)
-            outer_tile<T, TILE_ROWS>(a + row, as, b + column, bs, depth, c + row * cs + column, cs);
-        outer_rest<T, TILE_ROWS - 1>(rows - row, a + row, as, b + column, bs, depth, c + row * cs + column, cs);
+            outer_tile<T, TILE_ROWS>(a + row, as, b + column, bs, depth, c + row * cs + column, cs, beside);
+        outer_rest<T, TILE_ROWS - 1>(
+            rows - row, a + row, as, b + column, bs, depth, c + row * cs + column, cs, beside);
     }
 }
 

@@ -4,6 +4,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int BYTES = 64, TILE_ROWS = 8;  // 32 registers: 16 hold a tile of products
@@ -29,6 +32,23 @@ INLINE Vec<T> load(const T* from) {
 template <class T>
 INLINE void store(T* to, Vec<T> value) {
     *reinterpret_cast<Vec<T>*>(to) = value;
+}
+// Past the cache, for what is read again only after more than a cache has been written.
+template <class T>
+INLINE void stream(T* to, Vec<T> value) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(value));
+#elif defined(__AVX__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(value));
+#else
+    store(to, value);
+#endif
+}
+// Before other threads read what this one streamed.
+INLINE void streamed() {
+#if defined(__AVX__)
+    _mm_sfence();
+#endif
 }
 template <class T>
 INLINE Vec<T> same(T value) {
@@ -68,24 +88,30 @@ INLINE void copy(T* to, const T* from, long count) {
     for (; i < count; ++i) to[i] = from[i];
 }
 
-template <class V>
-INLINE V sigmoid(V x) {
-    return 1 / (1 + exponential(-x));
-}
-
+// x P(x^2) / Q(x^2), fitted by least squares with weights that even out the relative error: 6e-9 before rounding. From
+// 7.9 on it stays what it is there, within 3e-7 of 1.
 INLINE Vec<float> hyperbolic_tangent(Vec<float> x) {
-    const Vec<float> size = x < 0 ? -x : x;
-    const Vec<float> e = exponential(-2 * size);
-    const Vec<float> large = (1 - e) / (1 + e);
-    const Vec<float> square = x * x;
-    // Near zero 1 - e cancels; there the series is exact enough.
-    const Vec<float> small = x * (1 + square * (-1.0f / 3 + square * (2.0f / 15 - square * (17.0f / 315))));
-    return size < 0.2f ? small : (x < 0 ? -large : large);
+    const Vec<float> low = same(-7.9f), high = same(7.9f);
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    const Vec<float> s = x * x;
+    Vec<float> p = s * 1.54279931e-8f + 2.20232578e-5f;
+    p = p * s + 3.57899279e-3f;
+    p = p * s + 1.34506211e-1f;
+    p = p * s + 1.0f;
+    Vec<float> q = s * 8.59878810e-7f + 3.42365180e-4f;
+    q = q * s + 2.61922404e-2f;
+    q = q * s + 4.67839479e-1f;
+    q = q * s + 1.0f;
+    return x * p / q;
 }
 INLINE Vec<double> hyperbolic_tangent(Vec<double> x) {
     for (int lane = 0; lane < Vector<double>::lanes; ++lane) x[lane] = std::tanh(x[lane]);
     return x;
 }
+
+INLINE Vec<float> sigmoid(Vec<float> x) { return 0.5f + 0.5f * hyperbolic_tangent(0.5f * x); }
+INLINE Vec<double> sigmoid(Vec<double> x) { return 1 / (1 + exponential(-x)); }
 
 // log(1 + e) for e in [0, 1], as 2 artanh(e / (2 + e)).
 INLINE Vec<float> log_one_plus(Vec<float> e) {
