@@ -101,9 +101,11 @@ struct GridRunner {
                         T* state = line + j * cell;  // still that of the pixel above
                         const T *above = i ? state : zeros, *left = j ? state - cell : zeros;
                         copy_rows(x, D, s.inputs + (first * pixels + pixel) * D, pixels * D, rows, D);
-                        product<T>(rows, G * W, D, x, D, from_input + d * input_size, gates, G * W, bias + d * G * W);
-                        if (j) product<T>(rows, G * W, H, left, P * W, weights, gates, G * W, nullptr);
-                        if (i) product<T>(rows, G * W, H, above, P * W, weights + state_size, gates, G * W, nullptr);
+                        const Factors<T> factors[] = {
+                            {x, D, from_input + d * input_size, D},
+                            {left, P * W, weights, j ? H : 0},
+                            {above, P * W, weights + state_size, i ? H : 0}};
+                        product<T>(rows, G * W, factors, gates, G * W, bias + d * G * W);
                         points_forward(rows, gates, left, above, state, s.saved ? saved_at(task, i * s.width + j) : nullptr);
                         T* to = s.outputs + ((first * pixels + pixel) * s.directions + d) * H;
                         copy_rows(to, pixels * s.directions * H, state, P * W, rows, H);

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 
 #include "vector.h"
 
@@ -37,10 +38,13 @@ struct Buffer {
 };
 
 // A product calls what it is given as `beside` once in so many steps of its depth.
+template <class Beside>
 constexpr long STRETCH = 32;
 struct Nothing {
     void operator()() const {}
 };
+template <>
+constexpr long STRETCH<Nothing> = 1l << 40;
 
 // Memory that will be read soon, fetched beside products, which leave memory idle. A few lines at a time: a processor
 // drops those beyond what it can have under way.
@@ -75,27 +79,50 @@ private:
     int size = 0, now = 0;
 };
 
-// rows x columns = a (rows x depth) * b (depth x columns, packed), added to `start`, one row for all, or to c.
+// a (rows x depth) * b (depth x columns, packed)
+template <class T>
+struct Factors {
+    const T* a;
+    long stride;
+    const T* b;
+    long depth;
+};
+
 template <class T, int ROWS, class Beside>
+INLINE void add_product(Vec<T> (&sum)[ROWS][2], const T* a, long a_stride, const T* b, long depth, Beside& beside) {
+    constexpr int L = Vector<T>::lanes;
+    for (long begin = 0; begin < depth; begin += STRETCH<Beside>) {
+        beside();
+        const long end = std::min(begin + STRETCH<Beside>, depth);
+        for (long k = begin; k < end; ++k) {
+            const Vec<T> left = load(b + k * 2 * L), right = load(b + k * 2 * L + L);
+#pragma GCC unroll 8
+            for (int i = 0; i < ROWS; ++i) {
+                const Vec<T> x = same(a[i * a_stride + k]);
+                sum[i][0] += x * left;
+                sum[i][1] += x * right;
+            }
+        }
+    }
+}
+
+// rows x columns = the sum of N products, added to `start`, one row for all, or to c.
+template <class T, int ROWS, int N, class Beside>
 INLINE void product_tile(
-    const T* a, long a_stride, const T* b, long depth, T* c, long c_stride, const T* start, Beside& beside) {
+    const Factors<T> (&factors)[N], long row, long column, T* c, long c_stride, const T* start, Beside& beside) {
     constexpr int L = Vector<T>::lanes;
     Vec<T> sum[ROWS][2];
+    c += row * c_stride + column;
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
-        const T* from = start ? start : c + i * c_stride;
+        const T* from = start ? start + column : c + i * c_stride;
         sum[i][0] = load(from);
         sum[i][1] = load(from + L);
     }
-    for (long k = 0; k < depth; ++k) {
-        if (k % STRETCH == 0) beside();
-        const Vec<T> left = load(b + k * 2 * L), right = load(b + k * 2 * L + L);
-#pragma GCC unroll 8
-        for (int i = 0; i < ROWS; ++i) {
-            const Vec<T> x = same(a[i * a_stride + k]);
-            sum[i][0] += x * left;
-            sum[i][1] += x * right;
-        }
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+        const Factors<T> f = factors[n];
+        add_product<T, ROWS>(sum, f.a + row * f.stride, f.stride, f.b + column * f.depth, f.depth, beside);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
@@ -105,12 +132,23 @@ INLINE void product_tile(
 }
 
 // The rows of a tile are a constant in its code, so a rest of fewer rows gets code of its own.
-template <class T, int ROWS, class Beside>
+template <class T, int ROWS, int N, class Beside>
 INLINE void product_rest(
-    long rows, const T* a, long as, const T* b, long depth, T* c, long cs, const T* start, Beside& beside) {
+    long rows, const Factors<T> (&factors)[N], long row, long column, T* c, long cs, const T* start, Beside& beside) {
     if constexpr (ROWS > 0) {
-        if (rows == ROWS) return product_tile<T, ROWS>(a, as, b, depth, c, cs, start, beside);
-        product_rest<T, ROWS - 1>(rows, a, as, b, depth, c, cs, start, beside);
+        if (rows == ROWS) return product_tile<T, ROWS>(factors, row, column, c, cs, start, beside);
+        product_rest<T, ROWS - 1>(rows, factors, row, column, c, cs, start, beside);
+    }
+}
+
+template <class T, int N, class Beside = Nothing>
+void product(
+    long rows, long columns, const Factors<T> (&factors)[N], T* c, long cs, const T* start, Beside&& beside = Beside{}) {
+    for (long column = 0; column < columns; column += PANEL<T>) {
+        long row = 0;
+        for (; row + TILE_ROWS <= rows; row += TILE_ROWS)
+            product_tile<T, TILE_ROWS>(factors, row, column, c, cs, start, beside);
+        product_rest<T, TILE_ROWS - 1>(rows - row, factors, row, column, c, cs, start, beside);
     }
 }
 
@@ -118,15 +156,8 @@ template <class T, class Beside = Nothing>
 void product(
     long rows, long columns, long depth, const T* a, long as, const T* b, T* c, long cs, const T* start,
     Beside&& beside = Beside{}) {
-    for (long column = 0; column < columns; column += PANEL<T>) {
-        const T* panel = b + column * depth;
-        const T* begin = start ? start + column : nullptr;
-        long row = 0;
-        for (; row + TILE_ROWS <= rows; row += TILE_ROWS)
-            product_tile<T, TILE_ROWS>(a + row * as, as, panel, depth, c + row * cs + column, cs, begin, beside);
-        product_rest<T, TILE_ROWS - 1>(
-            rows - row, a + row * as, as, panel, depth, c + row * cs + column, cs, begin, beside);
-    }
+    const Factors<T> factors[] = {{a, as, b, depth}};
+    product<T, 1, Beside>(rows, columns, factors, c, cs, start, std::forward<Beside>(beside));
 }
 
 // c (rows x columns) += a' b, a is (depth x rows), b (depth x columns): how the gradients of weights are summed.
@@ -139,14 +170,17 @@ INLINE void outer_tile(const T* a, long as, const T* b, long bs, long depth, T* 
         sum[i][0] = load(c + i * cs);
         sum[i][1] = load(c + i * cs + L);
     }
-    for (long k = 0; k < depth; ++k) {
-        if (k % STRETCH == 0) beside();
-        const Vec<T> left = load(b + k * bs), right = load(b + k * bs + L);
+    for (long begin = 0; begin < depth; begin += STRETCH<Beside>) {
+        beside();
+        const long end = std::min(begin + STRETCH<Beside>, depth);
+        for (long k = begin; k < end; ++k) {
+            const Vec<T> left = load(b + k * bs), right = load(b + k * bs + L);
 #pragma GCC unroll 8
-        for (int i = 0; i < ROWS; ++i) {
-            const Vec<T> x = same(a[k * as + i]);
-            sum[i][0] += x * left;
-            sum[i][1] += x * right;
+            for (int i = 0; i < ROWS; ++i) {
+                const Vec<T> x = same(a[k * as + i]);
+                sum[i][0] += x * left;
+                sum[i][1] += x * right;
+            }
         }
     }
 #pragma GCC unroll 8
