@@ -41,10 +41,14 @@ class Contender:
             raise SystemExit(f"{self.name} ended early: {self.process.communicate()[1].strip()[-2000:]}")
         return [float(figure) for figure in line.split()]
 
-    def round(self) -> tuple[float, float]:
-        """Images a second, and a second of processor time."""
+    def ask(self) -> list[float]:
+        """What one round gives."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        rate, by_processor = self.answer()
+        return self.answer()
+
+    def round(self) -> tuple[float, float]:
+        """Images a second, and a second of processor time."""
+        rate, by_processor = self.ask()
         return rate, by_processor

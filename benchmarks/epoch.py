@@ -10,7 +10,6 @@ the first epoch is not counted. Writes benchmarks/results/epoch-DEVICE.md.
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.account import commit, machine
 from benchmarks.cases import CASES, LEARNING_RATE, draw
+from benchmarks.contender import Contender
 from benchmarks.networks import DoubleLoop, PlainTorch, ours
 from recursight.training.augmentation import augment
 from recursight.training.batches import Batches
@@ -54,25 +54,20 @@ def main() -> None:
 
 def row(case: str, device: str, rounds: int) -> str:
     command = [sys.executable, "-m", "benchmarks.epoch", "--device", device, "--case", case, "--contender"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
-    processes = [subprocess.Popen([*command, name], **pipes) for name in ("ours", "torch")]  # type: ignore[call-overload]
-    found: list[list[float]] = [[], []]
-    for _ in range(rounds + 1):
-        for process, seconds in zip(processes, found, strict=True):
-            process.stdin.write("\n")
-            process.stdin.flush()
-            seconds.append(float(process.stdout.readline()))
-    for process in processes:
-        process.stdin.close()
-        process.wait()
-    own, other = (statistics.median(seconds[1:]) for seconds in found)
-    spread = max(found[0][1:]) - min(found[0][1:])
+    contenders = [Contender.start(name, [*command, name], torch.get_num_threads()) for name in ("ours", "torch")]
+    found = [[contender.ask()[0] for contender in contenders] for _ in range(rounds + 1)][1:]
+    for contender in contenders:
+        contender.process.communicate()  # without another line to read it ends
+    columns = list(zip(*found, strict=True))
+    own, other = (statistics.median(seconds) for seconds in columns)
+    spread = max(columns[0]) - min(columns[0])
     aim = f"{AIMS[case]:.2f}" if device != "cpu" else "–"
     return f"| {case} | {own:.3f} | {spread:.3f} | {other:.3f} | {other / own:.2f} | {aim} |"
 
 
 def contend(name: str, case: str, device: torch.device) -> None:
     epochs = {"ours": our_epochs, "torch": torch_epochs}[name](case, device)
+    print(float("nan"), flush=True)  # where others tell their loss before any training
     for _ in sys.stdin:
         print(next(epochs), flush=True)
 
