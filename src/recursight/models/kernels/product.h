@@ -44,7 +44,7 @@ struct Nothing {
     void operator()() const {}
 };
 template <>
-constexpr long STRETCH<Nothing> = 1l << 40;
+constexpr long STRETCH<Nothing> = 1l << 30;
 
 // Memory that will be read soon, fetched beside products, which leave memory idle. A few lines at a time: a processor
 // drops those beyond what it can have under way.
