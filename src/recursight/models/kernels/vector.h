@@ -88,16 +88,15 @@ INLINE void copy(T* to, const T* from, long count) {
     for (; i < count; ++i) to[i] = from[i];
 }
 
-INLINE Vec<float> clamped(Vec<float> x, float size) {
-    const Vec<float> low = same(-size), high = same(size);
-    x = x < low ? low : x;
-    return x > high ? high : x;
+// What is beyond `size` becomes exactly what it tends to, so that a gate can be open or closed; no number stays none.
+INLINE Vec<float> saturated(Vec<float> y, Vec<float> x, float size, float low, float high) {
+    y = x < -size ? same(low) : y;
+    return x > size ? same(high) : y;
 }
 
-// x P(x^2) / Q(x^2), fitted by least squares with weights that even out the relative error: 6e-9 before rounding. From
-// 7.9 on it stays what it is there, within 3e-7 of 1.
+// x P(x^2) / Q(x^2), fitted by least squares with weights that even out the relative error: 6e-9 before rounding. Beyond
+// 7.9 it is 1, within 3e-7.
 INLINE Vec<float> hyperbolic_tangent(Vec<float> x) {
-    x = clamped(x, 7.9f);
     const Vec<float> s = x * x;
     Vec<float> p = s * 1.54279931e-8f + 2.20232578e-5f;
     p = p * s + 3.57899279e-3f;
@@ -107,7 +106,7 @@ INLINE Vec<float> hyperbolic_tangent(Vec<float> x) {
     q = q * s + 2.61922404e-2f;
     q = q * s + 4.67839479e-1f;
     q = q * s + 1.0f;
-    return x * p / q;
+    return saturated(x * p / q, x, 7.9f, -1.0f, 1.0f);
 }
 INLINE Vec<double> hyperbolic_tangent(Vec<double> x) {
     for (int lane = 0; lane < Vector<double>::lanes; ++lane) x[lane] = std::tanh(x[lane]);
@@ -116,7 +115,6 @@ INLINE Vec<double> hyperbolic_tangent(Vec<double> x) {
 
 // (1 + tanh(x / 2)) / 2
 INLINE Vec<float> sigmoid(Vec<float> x) {
-    x = clamped(x, 15.8f);
     const Vec<float> s = x * x;
     Vec<float> p = s * 1.50663995e-11f + 8.60283507e-08f;
     p = p * s + 5.59217624e-05f;
@@ -126,7 +124,7 @@ INLINE Vec<float> sigmoid(Vec<float> x) {
     q = q * s + 1.63701503e-03f;
     q = q * s + 1.16959870e-01f;
     q = q * s + 1.0f;
-    return x * p / q + 0.5f;
+    return saturated(x * p / q + 0.5f, x, 15.8f, 0.0f, 1.0f);
 }
 INLINE Vec<double> sigmoid(Vec<double> x) { return 1 / (1 + exponential(-x)); }
 
