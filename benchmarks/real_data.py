@@ -57,12 +57,13 @@ def main() -> None:
 
 
 def prepare_clone(name: str) -> Path:
-    """A clone at this commit, with the preset laid over its params.yaml."""
+    """A clone at the commit of the first call, with the preset as it is now laid over its params.yaml."""
     clone = ROOT / ".recursight" / "results" / name
     if not clone.exists():
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-        params = clone / "params.yaml"
-        params.write_text(yaml.safe_dump(laid_over(yaml.safe_load(params.read_text()), name), sort_keys=False))
+    show = ["git", "show", "HEAD:params.yaml"]
+    params = yaml.safe_load(subprocess.run(show, cwd=clone, check=True, capture_output=True, text=True).stdout)
+    (clone / "params.yaml").write_text(yaml.safe_dump(laid_over(params, name), sort_keys=False))
     return clone
 
 

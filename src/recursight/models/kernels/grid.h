@@ -146,7 +146,7 @@ struct GridRunner {
             }
         }
         const long for_x = D * G * W, for_h = H * G * W, size = for_x + 2 * for_h + G * W;
-        Buffer<T> totals(s.directions * blocks * size), zeros(std::max(std::max(W, X), s.rows * S * W));
+        Buffer<T> totals(s.directions * blocks * size), zeros(std::max(X, s.rows * P * W));
 #pragma omp parallel num_threads(s.threads)
         {
             Buffer<T> x(s.rows * D), gates(s.rows * G * W), grad_x(s.rows * X), grad(s.rows * W);
