@@ -1,6 +1,7 @@
 """The whole pipeline on real images, in a clone of this repository, measured: the tables of docs/results.md.
 
     python -m benchmarks.real_data mnist --from FOLDER     (or without --from, to download)
+    python -m benchmarks.real_data fashion-mnist-longer --source fashion-mnist
     python -m benchmarks.real_data cifar10 --source cifar10.tar
 
 The clone stays in .recursight/results/NAME, so that a second call goes on where the first was stopped.
@@ -41,19 +42,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=sorted(path.stem for path in (ROOT / "benchmarks" / "presets").glob("*.yaml")))
     parser.add_argument("--from", dest="folder", type=Path, help="where the published files are")
-    parser.add_argument("--source", help="what to import instead of the data set's name")
+    parser.add_argument("--source", help="what to import instead of what has the preset's name")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at once; default: all processors")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the pipeline ends with it
     clone = prepare_clone(arguments.name)
     if not (clone / "imported").exists():
-        source = str(Path(arguments.source).resolve()) if arguments.source else arguments.name
+        source = arguments.source or arguments.name
+        source = str(Path(source).resolve()) if Path(source).exists() else source
         options = ["--from", str(arguments.folder.resolve())] if arguments.folder else []
         timed(clone, "data", "import", source, *options, "--force")
         (clone / "imported").touch()
     goes_on = (clone / "artifacts").exists()
     seconds = timed(clone, "pipeline", "--jobs", str(arguments.jobs))
-    write_section(arguments.name, section(arguments.name, clone, arguments.jobs, None if goes_on else seconds))
+    write_section(arguments.name, section(arguments, clone, None if goes_on else seconds))
 
 
 def prepare_clone(name: str) -> Path:
@@ -85,8 +87,10 @@ def timed(clone: Path, *command: str) -> float:
     return time.perf_counter() - started
 
 
-def section(name: str, clone: Path, jobs: int, seconds: float | None) -> str:
+def section(arguments: argparse.Namespace, clone: Path, seconds: float | None) -> str:
     """Markdown: what was run on what, and the ranking; the seconds of the pipeline where one call did it all."""
+    name, jobs = arguments.name, arguments.jobs
+    source = f" --source {arguments.source}" if arguments.source else ""
     summary = json.loads((clone / "artifacts" / "store" / "store.json").read_text())
     comparison = clone / "artifacts" / "comparison" / "ranking.csv"
     done = date.fromtimestamp(comparison.stat().st_mtime)
@@ -108,7 +112,7 @@ def section(name: str, clone: Path, jobs: int, seconds: float | None) -> str:
             else "The last call of the pipeline found part of it done, so its own time is not told."
         ),
         "",
-        f"Made by `python -m benchmarks.real_data {name}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
+        f"Made by `python -m benchmarks.real_data {name}{source}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
         "",
         "| candidate | validation | test (95 % interval) | macro F1 | parameters "
         "| epochs | train s | images/s | verdict |",
