@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.workspace import SMALL, Workspace
 
@@ -135,18 +136,20 @@ def test_what_the_tracking_store_has_never_seen_is_sent(workspace: Workspace, fi
     assert set(runs(workspace)) == set(before)
 
 
-def test_what_took_longest_begins_first(workspace: Workspace, first: dict[str, Any]) -> None:
-    accounts = {
-        name: workspace.root / "artifacts" / "candidates" / name / "seed-0" / "training.json"
-        for name in ("elman", "lstm", "gru")
-    }
-    for path, seconds in zip(accounts.values(), (1, 2, 300), strict=True):
+def test_what_took_longest_begins_first_and_evaluations_come_last(workspace: Workspace, first: dict[str, Any]) -> None:
+    artifacts = workspace.root / "artifacts"
+    names = sorted(yaml.safe_load((workspace.root / "params.yaml").read_text())["candidates"])
+    accounts = [artifacts / "candidates" / name / "seed-0" / "training.json" for name in names]
+    for seconds, path in enumerate(accounts):
         account = json.loads(path.read_text())
-        path.write_text(json.dumps(account | {"seconds": seconds}))
+        path.write_text(json.dumps(account | {"seconds": 10 * seconds + 1}))
     workspace.change_params(train={"learning_rate": 0.004})
     workspace.run("recursight", "pipeline", "--jobs", "1")
-    began = {name: json.loads(path.read_text())["started_at"] for name, path in accounts.items()}
-    assert began["gru"] < began["lstm"] < began["elman"]
+    began = [json.loads(path.read_text())["started_at"] for path in accounts]
+    assert began == sorted(began, reverse=True)
+    assert len(set(began)) == len(names) > 1
+    evaluated = [artifacts / "evaluations" / name / "seed-0" / "metrics.json" for name in names]
+    assert max(path.stat().st_mtime for path in accounts) < min(path.stat().st_mtime for path in evaluated)
 
 
 def test_an_experiment_of_dvc_changes_one_candidate(workspace: Workspace, first: dict[str, Any]) -> None:

@@ -88,13 +88,16 @@ def status(root: Path) -> dict[str, list[Any]]:
 def longest_first(layout: Layout, stages: dict[str, set[str]]) -> dict[str, set[str]]:
     """The order to begin stages in, as far as what they read allows: a long training begun last is waited for alone.
 
-    How long a candidate takes is told by its present bundles. One without any may take longest, and so comes before;
-    stages that do not train are short, and come as soon as they can.
+    How long a candidate takes is told by its present bundles; one without any may take longest, and so comes before.
+    What does not train is short: it comes last, and so fills what is left of the other processors while the last
+    trainings end.
     """
 
     def seconds(stage: str) -> float:
         step, _, name = stage.partition("@")
-        accounts = list(layout.candidate(name).glob("seed-*/training.json")) if step == "train" else []
+        if step != "train":
+            return 0
+        accounts = list(layout.candidate(name).glob("seed-*/training.json"))
         with suppress(OSError, ValueError, KeyError, TypeError):  # a guess is no reason to fail
             return sum(float(read_json(path)["seconds"]) for path in accounts) or math.inf
         return math.inf
