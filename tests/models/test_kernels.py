@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recursight.models.kernels import build, native
 from recursight.models.layers import LAYERS
-from recursight.models.layers.recurrence import Layer
+from recursight.models.layers.recurrence import Layer, last
 
 pytestmark = pytest.mark.skipif(build.library() is None, reason="no compiler on this machine")
 
@@ -47,10 +47,10 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def value_and_gradients(layer: Layer, inputs: Tensor) -> list[Tensor]:
+def value_and_gradients(layer: Layer, inputs: Tensor, read: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
     inputs = inputs.clone().requires_grad_()
     layer.zero_grad()
-    states = layer(inputs)
+    states = (read or layer)(inputs)
     (states * torch.linspace(-1, 1, states.numel()).reshape(states.shape)).sum().backward()
     return [states.detach(), inputs.grad, *(weights.grad for weights in layer.parameters())]
 
@@ -64,6 +64,18 @@ def test_torch_alone_gives_the_same(layer: Layer, batch: int, monkeypatch: pytes
     for ours, theirs in zip(with_kernels, without, strict=True):
         scale = theirs.abs().max().item()
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("batch", [1, 70])
+def test_the_last_states_are_those_among_all_bit_for_bit(layer: Layer, batch: int) -> None:
+    inputs = inputs_for(layer, batch)
+
+    def among_all(inputs: Tensor) -> Tensor:
+        return last(layer(inputs).flatten(1, -2), layer.finals(inputs.shape[1:-1]))
+
+    assert all(
+        map(torch.equal, value_and_gradients(layer, inputs, layer.last), value_and_gradients(layer, inputs, among_all))
+    )
 
 
 @pytest.mark.usefixtures("without_kernels")

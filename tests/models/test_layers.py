@@ -13,7 +13,7 @@ from recursight.models.kernels import native
 from recursight.models.layers import LAYERS
 from recursight.models.layers.grid_recurrence import skew, unskew
 from recursight.models.layers.linear_scan import linear_scan
-from recursight.models.layers.recurrence import Bidirectional, Layer, Stack, State, family
+from recursight.models.layers.recurrence import Bidirectional, Layer, Stack, State, family, last
 from recursight.models.layers.sequencer import Sequencer
 from tests.models.equations import READINGS
 
@@ -255,6 +255,19 @@ def test_finals_have_seen_the_whole_input(make: Make) -> None:
         assert (gradient.abs().sum(dim=(0, -1)) > 0).all()
 
 
+@pytest.mark.usefixtures("way")
+def test_the_last_states_are_those_among_all_in_value_and_gradient(make: Make) -> None:
+    for layer in (make(), Bidirectional(make(), make())):
+        inputs = inputs_for(layer.onward if isinstance(layer, Bidirectional) else layer).requires_grad_()
+        expected = last(layer(inputs).flatten(1, -2), layer.finals(inputs.shape[1:-1]))
+        value = layer.last(inputs)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+        upstream, wanted = torch.randn_like(expected), [inputs, *layer.parameters()]
+        found, among_all = (torch.autograd.grad(of, wanted, upstream) for of in (value, expected))
+        for one, other in zip(found, among_all, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 def test_two_sequencer_blocks_see_everything() -> None:
     blocks = Stack([LAYERS["sequencer"](FEATURES, 8), LAYERS["sequencer"](8, 8)], dropout=0.0).double()
     inputs = inputs_for(blocks.layers[0]).requires_grad_()
@@ -270,6 +283,16 @@ def test_a_stack_feeds_each_layer_with_the_one_below() -> None:
     stack.train()
     torch.manual_seed(0)
     assert not torch.allclose(stack(inputs), above(below(inputs)))
+
+
+def test_the_last_states_of_a_stack_are_its_uppermost_layers() -> None:
+    stack = Stack([LAYERS["mdlstm"](FEATURES, 4, directions=4), LAYERS["mdlstm"](16, 3, directions=4)], dropout=0.5)
+    stack.double()
+    inputs = inputs_for(stack.layers[0])
+    torch.manual_seed(3)
+    states = stack(inputs).flatten(1, -2)
+    torch.manual_seed(3)
+    torch.testing.assert_close(stack.last(inputs), last(states, stack.layers[1].finals((4, 6))))
 
 
 def test_skewing_puts_anti_diagonals_into_columns() -> None:

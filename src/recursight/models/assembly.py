@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from recursight.errors import InputError, nearest
 from recursight.models.layers import LAYERS
 from recursight.models.layers.recurrence import Bidirectional, Layer, Stack
-from recursight.models.readouts import READOUTS
+from recursight.models.readouts import READOUTS, Last
 from recursight.models.scans import GRIDS, SCANS, Scan
 from recursight.models.stems import STEMS
 
@@ -56,8 +56,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, H, W, C), uint8 or floats from 0 to 1, to logits (B, classes)."""
-        states = [stack(view) for stack, view in zip(self.stacks, self.views(images), strict=True)]
-        return self.classify(states)
+        parts = zip(self.stacks, self.readouts, self.views(images), strict=True)
+        return self._logits([_read(stack, readout, view) for stack, readout, view in parts])
 
     def views(self, images: Tensor) -> list[Tensor]:
         """What the recurrent stacks read."""
@@ -69,11 +69,19 @@ class Classifier(nn.Module):
 
     def classify(self, states: Sequence[Tensor]) -> Tensor:
         """Logits from the states of each view; grids are read as sequences of their pixels."""
-        vectors = [
-            readout(view.flatten(1, -2)) for readout, view in zip(self.readouts, states, strict=True)
-        ]  # each B H
-        logits: Tensor = self.head(torch.cat(vectors, dim=-1))
+        return self._logits([readout(view.flatten(1, -2)) for readout, view in zip(self.readouts, states, strict=True)])
+
+    def _logits(self, vectors: Sequence[Tensor]) -> Tensor:
+        logits: Tensor = self.head(torch.cat(list(vectors), dim=-1))  # each B H
         return logits
+
+
+def _read(stack: nn.Module, readout: nn.Module, view: Tensor) -> Tensor:
+    """What the readout makes of the stack's states; only its last ones are asked for where no others are read."""
+    if isinstance(readout, Last) and isinstance(stack, Stack):
+        return stack.last(view)
+    vector: Tensor = readout(stack(view).flatten(1, -2))
+    return vector
 
 
 def assemble(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recursight.errors import InputError
+from recursight.models.layers.recurrence import last
 
 
 class Last(nn.Module):
@@ -26,8 +27,7 @@ class Last(nn.Module):
         self.finals = list(finals)
 
     def forward(self, states: Tensor) -> Tensor:
-        shares = states.chunk(len(self.finals), dim=-1)
-        return torch.cat([share[:, final] for share, final in zip(shares, self.finals, strict=True)], dim=-1)
+        return last(states, self.finals)
 
 
 class Mean(nn.Module):

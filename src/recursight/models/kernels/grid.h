@@ -7,11 +7,11 @@
 
 template <class T>
 struct Grid {
-    long batch, height, width, features, hidden, directions, rows, threads;
+    long batch, height, width, features, hidden, directions, last, rows, threads;
     const T *inputs;             // batch height width features
     const T *from_input, *bias;  // directions*GATES*hidden x features; directions*GATES*hidden
     const T *from_state;         // directions GATES*hidden 2*hidden: from the left, from above
-    T *outputs, *saved;          // batch height width directions*hidden; see `saved_at`
+    T *outputs, *saved;          // batch height width directions*hidden, or of the last pixels alone; see `saved_at`
     // Only on the way back; the inputs' gradient has a part for each direction in front:
     const T *grad_outputs;
     T *grad_inputs, *grad_from_input, *grad_bias, *grad_from_state;
@@ -65,6 +65,7 @@ struct GridRunner {
     const Grid<T>& s;
     const long D = s.features, H = s.hidden, W = padded<T>(s.hidden), X = padded<T>(s.features);
     const long blocks = (s.batch + s.rows - 1) / s.rows, pixels = s.height * s.width;
+    const long places = s.last ? 1 : pixels;  // of outputs
 
     long count(long block) const { return std::min(s.rows, s.batch - block * s.rows); }
     // A plane (rows x W) for each value.
@@ -72,6 +73,12 @@ struct GridRunner {
     // Where direction d finds its row i and column j in the image.
     long pixel_at(long d, long i, long j) const {
         return (d & 2 ? s.height - 1 - i : i) * s.width + (d & 1 ? s.width - 1 - j : j);
+    }
+
+    bool has_output(long i, long j) const { return !s.last || (i == s.height - 1 && j == s.width - 1); }
+    // Where the outputs of a block begin, and their gradient.
+    long output_at(long d, long first, long pixel) const {
+        return ((first * places + (s.last ? 0 : pixel)) * s.directions + d) * H;
     }
 
     void forward() const {
@@ -107,8 +114,9 @@ struct GridRunner {
                             {above, P * W, weights + state_size, i ? H : 0}};
                         product<T>(rows, G * W, factors, gates, G * W, bias + d * G * W);
                         points_forward(rows, gates, left, above, state, s.saved ? saved_at(task, i * s.width + j) : nullptr);
-                        T* to = s.outputs + ((first * pixels + pixel) * s.directions + d) * H;
-                        copy_rows(to, pixels * s.directions * H, state, P * W, rows, H);
+                        if (!has_output(i, j)) continue;
+                        T* to = s.outputs + output_at(d, first, pixel);
+                        copy_rows(to, places * s.directions * H, state, P * W, rows, H);
                     }
             }
             streamed();
@@ -164,9 +172,14 @@ struct GridRunner {
                         const T *left = j ? saved_at(task, here - 1) : zeros;
                         const T *above = i ? saved_at(task, here - s.width) : zeros;
                         T* up = line + j * s.rows * P * W;
-                        const T* from = s.grad_outputs + ((first * pixels + pixel) * s.directions + d) * H;
-                        copy_rows(grad, W, from, pixels * s.directions * H, rows, H);
-                        points_backward(rows, saved_at(task, here), left, above, grad, beside, up, gates, total_bias);
+                        const T* from_output = zeros;
+                        if (has_output(i, j)) {
+                            const T* from = s.grad_outputs + output_at(d, first, pixel);
+                            copy_rows(grad, W, from, places * s.directions * H, rows, H);
+                            from_output = grad;
+                        }
+                        points_backward(
+                            rows, saved_at(task, here), left, above, from_output, beside, up, gates, total_bias);
                         copy_rows(x, D, s.inputs + (first * pixels + pixel) * D, pixels * D, rows, D);
                         outer<T>(D, G * W, rows, x, D, gates, G * W, total_x, G * W);
                         Ahead ahead;
@@ -205,8 +218,9 @@ struct GridRunner {
         if (next >= s.width) ahead.add(saved_at(task, next - s.width), P * plane);
         if (next) ahead.add(saved_at(task, next - 1), P * plane);
         ahead.add(saved_at(task, next) + P * plane, (S - P) * plane);
-        const long pixel = pixel_at(d, next / s.width, next % s.width), outs = s.directions * H;
-        ahead.add(s.grad_outputs + (first * pixels + pixel) * outs + d * H, H, count(task % blocks), pixels * outs);
+        if (s.last) return;
+        const T* from = s.grad_outputs + output_at(d, first, pixel_at(d, next / s.width, next % s.width));
+        ahead.add(from, H, count(task % blocks), places * s.directions * H);
     }
 
     void points_backward(

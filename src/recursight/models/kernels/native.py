@@ -55,7 +55,9 @@ def sequence(
     return states
 
 
-def grid(cell: str, inputs: Tensor, from_input: Tensor, bias: Tensor, from_state: Tensor) -> Tensor:
+def grid(
+    cell: str, inputs: Tensor, from_input: Tensor, bias: Tensor, from_state: Tensor, *, last: bool = False
+) -> Tensor:
     """The states (B, rows, columns, directions·H) of a cell of `grid.h`.
 
     Args:
@@ -64,13 +66,14 @@ def grid(cell: str, inputs: Tensor, from_input: Tensor, bias: Tensor, from_state
         from_input: (directions·blocks·H, D).
         bias: (directions·blocks·H,).
         from_state: from the left and from above, (directions, blocks·H, 2·H).
+        last: only the states that each direction ends with, (B, directions·H).
 
     Raises:
         ValueError: if inputs and weights differ in D, in dtype or in device.
     """
     tensors = inputs, from_input, bias, from_state
     _check(*tensors)
-    states: Tensor = _Grid.apply(cell, torch.is_grad_enabled(), *tensors)  # type: ignore[no-untyped-call]
+    states: Tensor = _Grid.apply(cell, last, torch.is_grad_enabled(), *tensors)  # type: ignore[no-untyped-call]
     return states
 
 
@@ -101,7 +104,7 @@ class _GridWork(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_long)
-            for name in ("batch", "height", "width", "features", "hidden", "directions", "rows", "threads")
+            for name in ("batch", "height", "width", "features", "hidden", "directions", "last", "rows", "threads")
         ),
         *(
             (name, ctypes.c_void_p)
@@ -225,6 +228,7 @@ class _Grid(torch.autograd.Function):
     def forward(
         ctx: Any,
         cell: str,
+        last: bool,
         differentiable: bool,
         inputs: Tensor,
         from_input: Tensor,
@@ -235,10 +239,10 @@ class _Grid(torch.autograd.Function):
         bias, from_state = bias.contiguous(), from_state.contiguous()
         batch, height, width, features = inputs.shape
         directions, _, hidden = from_state.shape[0], from_state.shape[1], from_state.shape[2] // 2
-        states = inputs.new_empty(batch, height, width, directions * hidden)
+        states = inputs.new_empty(batch, *(() if last else (height, width)), directions * hidden)
         keeps = differentiable and any(ctx.needs_input_grad)
         saved = _saved(cell, inputs, directions * height * width, hidden) if keeps else None
-        ctx.sizes = (batch, height, width, features, hidden, directions, _rows(batch))
+        ctx.sizes = (batch, height, width, features, hidden, directions, last, _rows(batch))
         _call(
             cell,
             "forward",
@@ -263,7 +267,7 @@ class _Grid(torch.autograd.Function):
         gradient = gradient.contiguous()
         directions = from_state.shape[0]
         # Each direction has a part of its own, so that directions can run at the same time.
-        for_inputs = inputs.new_empty(directions, *inputs.shape) if ctx.needs_input_grad[2] else None
+        for_inputs = inputs.new_empty(directions, *inputs.shape) if ctx.needs_input_grad[3] else None
         gradients = [torch.empty_like(weights) for weights in (from_input, bias, from_state)]
         _call(
             ctx.cell,
@@ -282,4 +286,4 @@ class _Grid(torch.autograd.Function):
             grad_bias=gradients[1],
             grad_from_state=gradients[2],
         )
-        return None, None, None if for_inputs is None else for_inputs.sum(dim=0), *gradients
+        return None, None, None, None if for_inputs is None else for_inputs.sum(dim=0), *gradients

@@ -65,7 +65,7 @@ class GridRecurrence(Recurrence):
     def forward(self, grid: Tensor) -> Tensor:
         """Natively pixel by pixel; else by anti-diagonals, all directions in one batched product a step."""
         if native.usable(grid):
-            return native.grid(type(self).__name__.lower(), grid, self.input.weight, self.input.bias, self.recurrent)
+            return self._native(grid)
         steps = self.prepare(grid).permute(3, 1, 0, 2, 4).contiguous()  # diagonals directions B rows G·H
         _, directions, batch, rows, _ = steps.shape
         state: State = tuple(widened(steps.new_zeros(directions, batch, rows, self.hidden)) for _ in self.states)
@@ -78,6 +78,13 @@ class GridRecurrence(Recurrence):
             state = _started(self.cell(widened(products), state, above), diagonal)
             outputs.append(state[0])
         return self._unskewed(torch.stack(outputs, dim=3).transpose(0, 1), grid.shape[2])
+
+    def last(self, inputs: Tensor) -> Tensor:
+        return self._native(inputs, last=True) if native.usable(inputs) else super().last(inputs)
+
+    def _native(self, grid: Tensor, *, last: bool = False) -> Tensor:
+        cell = type(self).__name__.lower()
+        return native.grid(cell, grid, self.input.weight, self.input.bias, self.recurrent, last=last)
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """V x + b, each direction's flipped to begin at the top left: (B, directions, rows, diagonals, G·H)."""

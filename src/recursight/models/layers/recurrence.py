@@ -49,6 +49,13 @@ class Layer(nn.Module):
         """
         return [-1]
 
+    def last(self, inputs: Tensor) -> Tensor:
+        """The states that have read everything, of each direction its own: (B, width).
+
+        A layer that can give them without all others has a form of its own.
+        """
+        return last(self(inputs).flatten(1, -2), self.finals(inputs.shape[1:-1]))
+
     def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
         """What `forward` gives, by the plain form of each recurrence inside, which `watch` is told of."""
         raise NotImplementedError
@@ -121,10 +128,19 @@ class Bidirectional(Layer):
     def finals(self, sizes: Sequence[int]) -> list[int]:
         return [*self.onward.finals(sizes), *(-1 - final for final in self.backward.finals(sizes))]
 
+    def last(self, inputs: Tensor) -> Tensor:
+        return torch.cat([self.onward.last(inputs), self.backward.last(reverse(inputs))], dim=-1)
+
     def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
         onward = self.onward.observe(inputs, watch)
         backward = self.backward.observe(reverse(inputs), within("backward", watch))
         return torch.cat([onward, reverse(backward)], dim=-1)
+
+
+def last(states: Tensor, finals: Sequence[int]) -> Tensor:
+    """From states (B, T, H), of each equal share of H that of its own step: (B, H)."""
+    shares = states.chunk(len(finals), dim=-1)
+    return torch.cat([share[:, final] for share, final in zip(shares, finals, strict=True)], dim=-1)
 
 
 def reverse(inputs: Tensor) -> Tensor:
@@ -150,13 +166,24 @@ class Stack(nn.Module):
             inputs = layer(self.dropout(inputs) if depth else inputs)
         return inputs
 
+    def last(self, inputs: Tensor) -> Tensor:
+        """The states of the uppermost layer that have read everything: (B, width)."""
+        *below, top = map(_layer, self.layers)
+        for layer in below:
+            inputs = self.dropout(layer(inputs))
+        return top.last(inputs)
+
     def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
         """As a layer's; a recurrence's name opens with its depth and family, such as `0.lstm`."""
-        for depth, layer in enumerate(self.layers):
-            if not isinstance(layer, Layer):
-                raise TypeError(f"a stack holds layers; this is a {type(layer).__name__}")
+        for depth, layer in enumerate(map(_layer, self.layers)):
             inputs = layer.observe(self.dropout(inputs) if depth else inputs, within(f"{depth}.{family(layer)}", watch))
         return inputs
+
+
+def _layer(module: nn.Module) -> Layer:
+    if not isinstance(module, Layer):
+        raise TypeError(f"a stack holds layers; this is a {type(module).__name__}")
+    return module
 
 
 def family(layer: Layer) -> str:
