@@ -112,7 +112,8 @@ def section(arguments: argparse.Namespace, clone: Path, seconds: float | None) -
             else "The last call of the pipeline found part of it done, so its own time is not told."
         ),
         "",
-        f"Made by `python -m benchmarks.real_data {name}{source}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
+        f"Made by `python -m benchmarks.real_data {name}{source}`, with `benchmarks/presets/{name}.yaml` "
+        "over `params.yaml`.",
         "",
         "| candidate | validation | test (95 % interval) | macro F1 | parameters "
         "| epochs | train s | images/s | verdict |",
