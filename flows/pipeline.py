@@ -13,6 +13,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TagsContext
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -115,7 +116,8 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
         jobs: stages at work at once; by default as many trainings as the processors bear with the threads of each.
         stage_timeout_seconds: a stage that takes longer is ended, and tried again.
     """
-    with stopping.stoppable_flow():
+    # A task with tags asks the server for a slot under each, for up to two seconds; the owner's is the run's alone.
+    with stopping.stoppable_flow(), TagsContext():
         return _pipeline(Layout.find(), jobs, stage_timeout_seconds)
 
 
