@@ -12,6 +12,7 @@ import csv
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import torch
 import yaml
 
 from benchmarks.account import commit, machine
+from recursight.data.published import NAMES
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"
@@ -49,13 +51,15 @@ def main() -> None:
     clone = prepare_clone(arguments.name)
     if not (clone / "imported").exists():
         source = arguments.source or arguments.name
-        source = str(Path(source).resolve()) if Path(source).exists() else source
+        if source not in NAMES:
+            source = str(Path(source).resolve())  # the import runs in the clone
         options = ["--from", str(arguments.folder.resolve())] if arguments.folder else []
         timed(clone, "data", "import", source, *options, "--force")
         (clone / "imported").touch()
     goes_on = (clone / "artifacts").exists()
     seconds = timed(clone, "pipeline", "--jobs", str(arguments.jobs))
-    write_section(arguments.name, section(arguments, clone, None if goes_on else seconds))
+    call = shlex.join([arguments.name, *(["--source", arguments.source] if arguments.source else [])])
+    write_section(arguments.name, section(arguments.name, call, clone, arguments.jobs, None if goes_on else seconds))
 
 
 def prepare_clone(name: str) -> Path:
@@ -87,15 +91,14 @@ def timed(clone: Path, *command: str) -> float:
     return time.perf_counter() - started
 
 
-def section(arguments: argparse.Namespace, clone: Path, seconds: float | None) -> str:
+def section(name: str, call: str, clone: Path, jobs: int, seconds: float | None) -> str:
     """Markdown: what was run on what, and the ranking; the seconds of the pipeline where one call did it all."""
-    name, jobs = arguments.name, arguments.jobs
-    source = f" --source {arguments.source}" if arguments.source else ""
     summary = json.loads((clone / "artifacts" / "store" / "store.json").read_text())
     comparison = clone / "artifacts" / "comparison" / "ranking.csv"
     done = date.fromtimestamp(comparison.stat().st_mtime)
     with comparison.open() as file:
         ranking = list(csv.DictReader(file))
+    jobs = min(jobs, len(ranking))  # the seeds of a candidate are trained one after the other
     splits = ", ".join(f"{split} {found['count']:,}" for split, found in summary["splits"].items())
     params = yaml.safe_load((clone / "params.yaml").read_text())
     costs = {row["candidate"]: Cost.read(clone, row["candidate"]) for row in ranking}
@@ -112,8 +115,7 @@ def section(arguments: argparse.Namespace, clone: Path, seconds: float | None) -
             else "The last call of the pipeline found part of it done, so its own time is not told."
         ),
         "",
-        f"Made by `python -m benchmarks.real_data {name}{source}`, with `benchmarks/presets/{name}.yaml` "
-        "over `params.yaml`.",
+        f"Made by `python -m benchmarks.real_data {call}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
         "",
         "| candidate | validation | test (95 % interval) | macro F1 | parameters "
         "| epochs | train s | images/s | verdict |",

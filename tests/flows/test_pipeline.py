@@ -69,7 +69,7 @@ def test_the_first_run_does_everything(workspace: Workspace, first: dict[str, An
 
 
 def test_prefect_knows_each_stage_by_its_name(workspace: Workspace, first: dict[str, Any]) -> None:
-    names, states, artifacts = asked(
+    names, states, artifacts, tags = asked(
         workspace,
         """
         import json, logging
@@ -78,12 +78,14 @@ def test_prefect_knows_each_stage_by_its_name(workspace: Workspace, first: dict[
         with get_client(sync_client=True) as client:
             tasks = client.read_task_runs()
             artifacts = client.read_artifacts()
-        print(json.dumps([[t.name for t in tasks], [t.state_name for t in tasks], [a.key for a in artifacts]]))
+        columns = [[t.name for t in tasks], [t.state_name for t in tasks], [a.key for a in artifacts]]
+        print(json.dumps([*columns, [tag for t in tasks for tag in t.tags]]))
         """,
     )
     assert {"prepare", "train@elman", "train@gru", "evaluate@elman", "evaluate@gru", "compare"} <= set(names)
     assert set(states) <= {"Completed", "Cached"}
     assert set(artifacts) >= {"comparison", "winner"}
+    assert tags == []  # with any, each stage would wait for a slot
 
 
 def test_run_again_it_does_nothing(workspace: Workspace, first: dict[str, Any]) -> None:

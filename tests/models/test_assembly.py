@@ -58,6 +58,8 @@ def test_every_candidate_of_the_project_reads_images(name: str, shape: tuple[int
     assert logits.shape == (3, 4)
     assert logits.isfinite().all()
     torch.testing.assert_close(model(batch[1:2]), logits[1:2], rtol=1e-4, atol=1e-5)
+    states = [stack(view) for stack, view in zip(model.stacks, model.views(batch), strict=True)]
+    torch.testing.assert_close(model.classify(states), logits)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
