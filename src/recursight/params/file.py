@@ -1,4 +1,4 @@
-"""The whole file: read, checked, and refused with a sentence for each fault."""
+"""Reads and validates params.yaml, with one sentence per error."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from recursight.params.section import Name, Section, Seed
 
 
 class Params(Section):
-    """The whole file."""
+    """All of params.yaml."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     prepare: Prepare = Prepare()
@@ -41,13 +41,13 @@ class Params(Section):
         return self
 
     def candidate(self, name: str) -> Candidate:
-        """Raises InputError for a name that is not listed."""
+        """The candidate of that name; raises InputError if there is none."""
         if name not in self.candidates:
             raise InputError(f"params.yaml: no candidate {name!r}; {nearest(name, self.candidates)}")
         return self.candidates[name]
 
     def training_of(self, name: str) -> Train:
-        """The `train` section with the candidate's own keys laid over it."""
+        """The `train` section, overridden by the keys of the candidate."""
         override = self.candidates[name].train
         merged = self.train.model_dump() | override
         if isinstance(override.get("augment"), dict):
@@ -59,10 +59,10 @@ class Params(Section):
 
 
 def load(path: Path) -> Params:
-    """Reads and checks a params.yaml.
+    """Reads and validates a params.yaml.
 
     Raises:
-        InputError: naming every key that is unknown, missing or impossible.
+        InputError: listing every key that is unknown, missing or invalid.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -79,10 +79,10 @@ def load(path: Path) -> Params:
 
 
 def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """One sentence a fault, each opening with the path of its key."""
+    """One sentence per error, starting with the path of its key."""
     lines = []
     for fault in error.errors():
-        if isinstance(fault.get("ctx", {}).get("error"), InputError):  # already a sentence, from an override
+        if isinstance(fault.get("ctx", {}).get("error"), InputError):  # from an override, already a sentence
             lines.append(str(fault["ctx"]["error"]))
             continue
         path = [str(part) for part in fault["loc"]]
@@ -92,7 +92,7 @@ def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "")
         elif fault["type"] == "missing":
             message = "is missing."
         elif fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] == "[key]":
-            message = "a candidate's name has lower-case letters, digits, '_' and '-' only, a letter first."
+            message = "a candidate's name has only lower-case letters, digits, '_' and '-', and starts with a letter."
         else:
             reason = fault["msg"].removeprefix("Value error, ")
             message = f"{reason[0].lower()}{reason[1:]} (it is {fault['input']!r})."
@@ -101,7 +101,7 @@ def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "")
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the keys that are known below a path."""
+    """Names of the known keys under a path."""
     for part in path:
         if part not in model.model_fields:  # a candidate's name
             model = Candidate

@@ -1,4 +1,4 @@
-"""What sections of params.yaml are made of."""
+"""Base class and value types of the sections of params.yaml."""
 
 from typing import Annotated
 
@@ -15,6 +15,6 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
 class Section(BaseModel):
-    """A mapping in params.yaml: no unknown keys, no later changes."""
+    """A mapping in params.yaml; immutable, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
