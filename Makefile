@@ -1,25 +1,25 @@
-# Two commands: `make demo` runs the whole workflow once, `make test` proves it. Both do all set-up by themselves.
+# `make demo` runs the whole workflow once, `make test` tests it. Both install everything they need.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
-# uv does not read pip's settings; wheels that pip would take from a folder, uv is told of here.
+# uv does not read pip's settings, so a folder of wheels configured for pip is passed on here.
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup demo up down test chaos lint types bench lock embedded clean
 help:
-	@echo "make demo    set up, fetch the digits, run the whole workflow"
-	@echo "make test    set up, then lint, type check and test"
-	@echo "make chaos   kill pipelines thirty times, and see what remains"
+	@echo "make demo    install, then run the whole workflow on the digits"
+	@echo "make test    install, then run linter, type checker and tests"
+	@echo "make chaos   kill pipelines thirty times and check that they recover"
 	@echo "make up      start Prefect, MLflow and a worker on 127.0.0.1, and apply the deployments"
 	@echo "make down    stop them"
 	@echo "make bench   measure training and inference against torch and Keras"
-	@echo "make setup   set up only: $(VENV) with everything pinned in requirements.lock"
-	@echo "make embedded renew the results that a fresh clone can pull"
+	@echo "make setup   install into $(VENV), as pinned in requirements.lock"
+	@echo "make embedded update the results that a fresh clone can pull"
 	@echo "make lock    pin the newest versions that pyproject.toml allows"
-	@echo "make clean   remove what runs have made; data/ and the MLflow store stay"
+	@echo "make clean   remove artifacts and working state; data/ and the MLflow store stay"
 
 setup: $(VENV)/installed
 
@@ -45,7 +45,7 @@ down:
 test: setup lint types
 	pytest -n 2 --dist loadfile
 
-# Kills, outages and clones, with whole pipelines: minutes each. The table goes to benchmarks/results/chaos.md.
+# Kills, outages and clones with whole pipelines, which take minutes each. Writes benchmarks/results/chaos.md.
 chaos: setup
 	pytest -m chaos
 	python -m tests.chaos
@@ -58,7 +58,7 @@ lint: setup
 types: setup
 	mypy
 
-# Keras takes part where `pip install -e .[bench]` has put it.
+# Includes Keras if it is installed: `pip install -e .[bench]`.
 bench: setup
 	python -m benchmarks
 
@@ -69,7 +69,7 @@ lock: $(VENV)/installed
 	sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml >> requirements.lock.new
 	sort -o requirements.lock requirements.lock.new && rm requirements.lock.new
 
-# What a fresh clone can pull without a network: the digits, and every stage's output as dvc.lock has it.
+# What a fresh clone can pull without a network: the digits, and the outputs of all stages in dvc.lock.
 embedded: setup
 	dvc repro --quiet
 	rm -rf embedded/files

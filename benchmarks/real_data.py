@@ -33,10 +33,11 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"
 HEAD = """# Results
 
-What the whole pipeline gives on real images, by the command named with each table. Accuracies repeat on one machine
-with one torch and one commit, which `-dirty` follows because the preset and the data lie over it. A training's time is
-its epochs times the median of them, of the seed that was disturbed least: so a study may be stopped and go on, and
-share the machine for a while. What the columns mean is told in [candidates.md](candidates.md#comparing).
+Results of the whole pipeline on real images. Below each heading stands the command that made the table. Accuracies are
+reproducible on the same machine with the same torch version and commit; `-dirty` after a commit means that the preset
+and the data were laid over it. Training time is the number of epochs times the median epoch time, for the seed
+that was least disturbed by other work; so a study may be interrupted and may share the machine.
+[candidates.md](candidates.md#comparing) explains the columns.
 """
 
 
@@ -108,11 +109,11 @@ def section(name: str, call: str, clone: Path, jobs: int, seconds: float | None)
         "",
         f"{summary['count']:,} images of {len(summary['classes'])} classes: {splits}. "
         f"{machine()}, torch {torch.__version__}; {done}; commit {commit(clone)}; {ranking_setting(params)}.",
-        f"The training loops take {loops / 3600:.1f} hours of one thread in all, {jobs} at a time. "
+        f"The training loops take {loops / 3600:.1f} hours of single-thread time in total, {jobs} in parallel. "
         + (
             whole(clone, seconds, jobs)
             if seconds
-            else "The last call of the pipeline found part of it done, so its own time is not told."
+            else "The pipeline was interrupted and resumed, so its total time is not reported."
         ),
         "",
         f"Made by `python -m benchmarks.real_data {call}`, with `benchmarks/presets/{name}.yaml` over `params.yaml`.",
@@ -150,8 +151,8 @@ def whole(clone: Path, seconds: float, jobs: int) -> str:
     loops = sum(float(json.loads(path.read_text())["seconds"]) for path in accounts)
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return (
-        f"The pipeline took {seconds / 60:.1f} minutes, {seconds * jobs / loops:.2f} times its loops; "
-        f"the largest of its processes {peak_mib:,.0f} MiB."
+        f"The pipeline took {seconds / 60:.1f} minutes, {seconds * jobs / loops:.2f} times its training loops; "
+        f"its largest process used {peak_mib:,.0f} MiB."
     )
 
 
@@ -169,8 +170,8 @@ def row_of(row: dict[str, str], cost: Cost) -> str:
 def ranking_setting(params: dict[str, Any]) -> str:
     train, seeds = params["train"], len(params["seeds"])
     return (
-        f"{seeds} seed{'s' if seeds > 1 else ''}, means and standard deviations over them; unless the preset says "
-        f"otherwise batch {train['batch_size']}; {train['threads']} thread a training"
+        f"{seeds} seed{'s' if seeds > 1 else ''}, means and standard deviations over them; batch size "
+        f"{train['batch_size']} unless the preset says otherwise; {train['threads']} thread per training"
     )
 
 

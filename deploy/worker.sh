@@ -1,5 +1,5 @@
 #!/bin/sh
-# The worker of the compose file: applies the deployments of the mounted clone, then polls.
+# Worker of the compose file: applies the deployments of the mounted clone, then polls the work pool.
 set -eu
 prefect work-pool inspect recursight >/dev/null 2>&1 || prefect work-pool create recursight --type process
 prefect --no-prompt deploy --all

@@ -24,37 +24,55 @@ from recursight.models.stems import STEMS
 FOLDER = Path(__file__).parent
 SIDE, HIDDEN = 28, 64
 
-# When to take a layer, and when not.
+# When to use a layer, and when not.
 GUIDE: dict[str, tuple[str, str]] = {
-    "elman": ("A baseline; with ReLU and `start: identity`, the IRNN.", "Beyond some dozens of steps."),
-    "lstm": ("The safe choice on rows and columns; long memory.", "A thousand steps, where each waits for the last."),
-    "gru": ("As the LSTM, with a quarter less work.", "As the LSTM."),
+    "elman": ("A baseline; with ReLU and `start: identity` it is the IRNN.", "More than a few dozen steps."),
+    "lstm": ("A safe default on rows and columns; long memory.", "A thousand steps or more: they run one by one."),
+    "gru": ("Like the LSTM, 25 % cheaper.", "As for the LSTM."),
     "indrnn": (
-        "Deep stacks over long scans; nothing but point-wise work a step.",
-        "A single layer: neurons never mix.",
+        "Deep stacks over long scans; only pointwise operations per step.",
+        "A single layer: no connections between units.",
     ),
     "mingru": (
-        "Pixel by pixel; all steps at once, and faster than the LRU.",
-        "One layer alone: its gate sees only the input.",
+        "Pixel by pixel; all steps in parallel, and faster than the LRU.",
+        "A single layer: the gate sees only the input.",
     ),
-    "minlstm": ("As minGRU, where keeping and entering should differ.", "As minGRU."),
-    "sru": ("Stacks over long scans at little cost, with a highway.", "One narrow layer."),
-    "qrnn": ("Scans whose neighbours belong together: a window of inputs.", "Where the gate must see the state."),
+    "minlstm": ("Like minGRU, with separate gates for forgetting and input.", "As for minGRU."),
+    "sru": ("Cheap stacks over long scans, with highway connections.", "A single narrow layer."),
+    "qrnn": (
+        "Scans with local structure: each step sees a window of inputs.",
+        "Cases where the gates must depend on the state.",
+    ),
     "lru": (
-        "The longest scans: its memory is set by radius and phase.",
-        "Few steps, where it is a product and a gate.",
+        "The longest scans: magnitude and phase of its eigenvalues set the memory.",
+        "Few steps: it is then little more than a product and a gate.",
     ),
-    "slstm": ("Where an LSTM must revise what it stored: gates without ceiling.", "Where speed counts; it costs more."),
-    "rnn2d": ("Pixels with both neighbours in view, on small images.", "Large images: a state for every pixel."),
-    "mdlstm": ("As rnn2d with memory; four directions see all from anywhere.", "As rnn2d, five times its work."),
-    "renet": ("Patches with the whole image in view, sweeps in parallel.", "Without patches: states for every pixel."),
-    "hierarchical": ("Pixel by pixel in H + W steps instead of H · W.", "Where rows mean little by themselves."),
-    "sequencer": ("Deep stacks over embedded patches, as a transformer.", "One block, or few images to learn from."),
+    "slstm": (
+        "Inputs that force an LSTM to revise what it stored: unbounded gates.",
+        "Tight time limits: it is slower than the LSTM.",
+    ),
+    "rnn2d": (
+        "Small images: each pixel sees its left and upper neighbour.",
+        "Large images: it keeps a state for every pixel.",
+    ),
+    "mdlstm": (
+        "Like rnn2d with memory cells; with four directions every state sees the whole image.",
+        "As for rnn2d, at five times the cost.",
+    ),
+    "renet": (
+        "Patches that need the context of the whole image; rows and columns in parallel.",
+        "Single pixels: it keeps a state for every position.",
+    ),
+    "hierarchical": (
+        "Pixel by pixel in H + W steps instead of H · W.",
+        "Images whose single rows carry little information.",
+    ),
+    "sequencer": ("Deep stacks over embedded patches, like a transformer.", "A single block, or small data sets."),
 }
 
 
 def classifier(name: str) -> Classifier:
-    """The network of the table: read by rows, or as a grid; renet and sequencer by patches."""
+    """The network behind a row of the table: over rows, or over the pixel grid; renet and sequencer over patches."""
     torch.manual_seed(0)
     patched = name in ("renet", "sequencer")
     scan = ("patch-grid" if patched else "grid") if LAYERS[name].grid else "rows"
@@ -76,7 +94,7 @@ def classifier(name: str) -> Classifier:
 
 
 def figures(name: str) -> dict[str, Any]:
-    """What the layer reads, its parameters, its steps that wait for each other, and its products for an image."""
+    """What the layer reads, its parameters, sequential steps, and floating-point operations per image."""
     model = classifier(name)
     stack = model.stacks[0]
     assert isinstance(stack, Stack)
@@ -88,7 +106,7 @@ def figures(name: str) -> dict[str, Any]:
 
     (view,) = model.views(torch.zeros(1, SIDE, SIDE, 1))
     stack.observe(view, watch)
-    if isinstance(stack.layers[0], GridRecurrence):  # as one row: an anti-diagonal holds rows that are not there
+    if isinstance(stack.layers[0], GridRecurrence):  # as one row: the padding of anti-diagonals must not count
         view = view.flatten(1, 2).unsqueeze(1)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         stack.observe(view, lambda *_: None)
@@ -106,15 +124,15 @@ def page() -> str:
     lines = [
         "# Architectures",
         "",
-        "Written by `python docs/architectures.py` from the layers themselves; edit them, not this page.",
+        "This page is generated from the code by `python docs/architectures.py`. To change it, edit the docstrings.",
         "",
         "A candidate in `params.yaml` is a [stem](#stems), a [scan](#scans), a layer and a [readout](#readouts).",
         "",
-        f"The table is for one layer of {HIDDEN} units on a grey {SIDE}×{SIDE} image, one direction. *Steps* are those",
-        "that wait for each other in the step-by-step form; layers marked ∥ compute them all at once. *MFLOP* are the",
-        "layer's products for one image, forwards; training takes three times as many.",
+        f"The table describes one layer with {HIDDEN} units on a grey {SIDE}×{SIDE} image, in one direction. *Steps*",
+        "is the number of sequential steps; layers marked ∥ can compute all of them in parallel. *MFLOP* counts the",
+        "layer's matrix products in the forward pass for one image; training needs three times as many.",
         "",
-        "| layer | reads | parameters | steps | MFLOP | take it for | not for |",
+        "| layer | reads | parameters | steps | MFLOP | use it for | avoid it for |",
         "|---|---|---:|---:|---:|---|---|",
     ]
     for name in LAYERS:
@@ -140,31 +158,31 @@ def opening(described: Any) -> str:
 PARTS = {
     "Stems": {name: opening(stem) for name, stem in STEMS.items()},
     "Scans": {name: opening(scan) for name, scan in SCANS.items()}
-    | {  # which share a function with another
-        "permuted": "T = H·W steps, pixels in an order drawn once by `permutation_seed`, the same for every image.",
-        "patches": "As many steps as square patches of `patch_size`, in reading order.",
-        "patch-grid": "The grid of square patches of `patch_size`.",
+    | {  # these share a function with another scan
+        "permuted": "T = H·W steps: pixels in a random order given by `permutation_seed`, the same for every image.",
+        "patches": "One step per square patch of side `patch_size`, in reading order.",
+        "patch-grid": "The grid of square patches of side `patch_size`.",
     },
     "Readouts": {name: opening(readout) for name, readout in READOUTS.items()},
 }
 
 
 def parallel(layer: type[Layer]) -> bool:
-    """Whether the layer's file takes all steps in one scan."""
+    """Whether the layer computes all steps in parallel."""
     return hasattr(importlib.import_module(layer.__module__), "linear_scan")
 
 
 def description(layer: type[Layer]) -> list[str]:
-    """Paper, equations and options, as the code has them."""
+    """Paper, equations and options, from the docstrings."""
     words = (inspect.getdoc(layer) or "").split("\nArgs:")[0].strip()
     signature = inspect.signature(layer.__init__).parameters.values()
     options = [option(layer, entry) for entry in signature if entry.kind is entry.KEYWORD_ONLY]
     lines = [opening(importlib.import_module(layer.__module__)), "", *words.splitlines()]
-    return [*lines, "", "Options, with their defaults:", "", *options] if options else lines
+    return [*lines, "", "Options and their defaults:", "", *options] if options else lines
 
 
 def option(layer: type[Layer], entry: inspect.Parameter) -> str:
-    """Default, choices and meaning of an option, which stands in the docstring of the class that takes it."""
+    """Default, choices and meaning of an option, from the docstring of the class that takes it."""
     (documented,) = [inspect.getdoc(family) or "" for family in layer.__mro__ if "__init__" in vars(family)][:1]
     found = re.search(rf"^    {entry.name}: (.*(?:\n     .*)*)", documented, re.MULTILINE)
     assert found, f"{layer.__name__} does not say what {entry.name} means"
@@ -173,7 +191,7 @@ def option(layer: type[Layer], entry: inspect.Parameter) -> str:
     return f"- `{entry.name}: {entry.default}`{f' (of {choices})' if choices else ''}: {meaning}."
 
 
-# ---- Diagrams: boxes and arrows on a page of fixed size. ----
+# ---- Diagrams ----
 
 STYLE = (
     "<style>text{font:13px sans-serif;fill:#222;text-anchor:middle}.small{font-size:11px;fill:#555}"
@@ -211,7 +229,7 @@ def drawing(width: int, height: int, parts: list[str]) -> str:
 
 
 def unrolled(name: str) -> str:
-    """Three steps of a sequence layer, with what passes between them."""
+    """Three steps of a sequence layer, and the states passed between them."""
     layer = LAYERS[name]
     states = getattr(layer, "states", ("h",))
     carried = [state for state in states if state != "h" or len(states) == 1 or name in ("lstm", "slstm")]
@@ -230,7 +248,7 @@ def unrolled(name: str) -> str:
             note(x + 45, 132, link),
         ]
     if parallel(layer):
-        parts.append(note(330, 240, "linear in the state: all steps are computed at once"))
+        parts.append(note(330, 240, "linear in the state: all steps are computed in parallel"))
     return drawing(660, 250, parts)
 
 
@@ -249,7 +267,7 @@ LINKS = {
 
 
 def pixels(name: str) -> str:
-    """A grid of states, each fed from its left and from above; colours are anti-diagonals."""
+    """A grid of states, each computed from its left and upper neighbour; colours mark anti-diagonals."""
     parts = []
     for i in range(4):
         for j in range(5):
@@ -260,13 +278,13 @@ def pixels(name: str) -> str:
             if i:
                 parts.append(arrow((x + 25, y - 26), (x + 25, y - 2)))
     state = "h and c" if name == "mdlstm" else "h"
-    parts.append(note(265, 24, f"{state} from the left and from above; equal numbers do not depend on each other"))
-    parts.append(note(265, 290, "with directions: 4, also from the three other corners"))
+    parts.append(note(265, 24, f"{state} from the left and from above; states with equal numbers are independent"))
+    parts.append(note(265, 290, "with directions: 4, also from the other three corners"))
     return drawing(530, 300, parts)
 
 
 def sweeps(name: str) -> str:
-    """Columns swept both ways, then rows of what that gave; or both at once."""
+    """Columns in both directions, then rows of the result; or both in parallel."""
     parts = []
     titles = ("columns, down and up", "rows, right and left")
     for panel, title in enumerate(titles):
@@ -289,10 +307,10 @@ def sweeps(name: str) -> str:
                 ]
     if name == "renet":
         parts.append(arrow((226, 126), (334, 126)))
-        parts.append(note(280, 245, "the second sweeps read what the first gave"))
+        parts.append(note(280, 245, "the second pass reads the states of the first"))
     else:
-        parts.append(note(280, 130, "beside"))
-        parts.append(note(280, 245, "side by side, then merged, added to the input, and an MLP by patch"))
+        parts.append(note(280, 130, "and"))
+        parts.append(note(280, 245, "concatenated, merged, added to the input, followed by an MLP per patch"))
     return drawing(570, 260, parts)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.workspace import ROOT, SMALL, Workspace
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BY_HAND = ("git clone", "make ", ". .venv")  # what brought this test here
 
 

@@ -80,7 +80,7 @@ def test_a_candidate_overrides_single_keys_of_its_training(tmp_path: Path) -> No
             {"candidates": {"gru": {"layer": "gru", "train": {"learing_rate": 1}}}},
             "params.yaml: candidates.gru.train.learing_rate: unknown key; did you mean 'learning_rate'?",
         ),
-        ({"candidates": {"My GRU": {"layer": "gru"}}}, "a candidate's name has lower-case letters"),
+        ({"candidates": {"My GRU": {"layer": "gru"}}}, "a candidate's name has only lower-case letters"),
         ({"candidates": {"g" * 300: {"layer": "gru"}}}, "a candidate's name has at most 64 characters."),
         ({"train": {"epochs": 10**30}}, "params.yaml: train.epochs: "),
         (

@@ -1,3 +1,3 @@
--- UTF-8 whatever the cluster's own encoding is: model cards are full of it.
+-- UTF-8 whatever the cluster's default encoding is: model cards contain non-ASCII characters.
 create database mlflow encoding 'UTF8' template template0;
 create database prefect encoding 'UTF8' template template0;

@@ -1,19 +1,19 @@
-"""The one kind of error that people are meant to read."""
+"""The error whose message is written for users."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something outside the program is wrong: a file, a value, a name.
+    """Invalid input: a file, a value, a name.
 
-    The message is one or more plain sentences: what is wrong, where, and how to mend it. Commands print it without
-    a traceback and end with exit status 2.
+    The message consists of plain sentences that say what is wrong, where, and how to fix it. Commands print it without
+    a traceback and exit with status 2.
     """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Says which known name is meant, for the end of an error sentence."""
+    """Suggests the most similar known name, or lists all; for the end of an error message."""
     choices = list(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if close:

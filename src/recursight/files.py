@@ -1,4 +1,4 @@
-"""Writing that is whole or absent: to a temporary name beside the target, then renamed."""
+"""Atomic writes: to a temporary name beside the target, which is then renamed."""
 
 import glob
 import hashlib
@@ -49,11 +49,11 @@ def _sweep(target: Path) -> None:
 
 
 def left_behind(folder: Path, name: str | None = None) -> Iterator[Path]:
-    """What `replacing` began in a folder, in processes that are gone.
+    """Temporary folders that `replacing` created in processes that have ended.
 
     Args:
-        folder: in which targets lie.
-        name: of one target; by default, of any.
+        folder: that contains the targets.
+        name: of the target; None for all targets.
     """
     for staging in folder.glob(f".{glob.escape(name)}.*" if name else ".*"):
         parts = STAGING.fullmatch(staging.name)
@@ -90,7 +90,7 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Keys keep their order; NaN is refused, since JSON has none."""
+    """Keeps the order of keys; raises ValueError for NaN, which JSON does not have."""
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Where everything lies in a project folder. dvc.yaml names the same paths; a test compares the two."""
+"""The paths of a project. dvc.yaml contains the same paths; a test compares the two."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,20 @@ class Layout:
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Layout":
-        """Looks for the project upwards from a folder, as git and dvc do.
+        """Finds the project that contains a folder by searching upwards, as git and dvc do.
 
         Raises:
-            InputError: if neither the folder nor any above it is a project.
+            InputError: if neither the folder nor any of its parents is a project.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
             if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
                 return cls(folder)
-        raise InputError(f"{here} is not inside a recursight project: no params.yaml and dvc.yaml here or above.")
+        raise InputError(
+            f"{here} is not inside a recursight project: no params.yaml and dvc.yaml here or in a parent folder."
+        )
 
-    # What people own.
+    # Owned by the user.
     @property
     def params(self) -> Path:
         return self.root / "params.yaml"
@@ -42,7 +44,7 @@ class Layout:
     def data_dvc(self) -> Path:
         return self.root / "data.dvc"
 
-    # What stages write; each is an output in dvc.yaml.
+    # Written by stages; each is an output in dvc.yaml.
     @property
     def artifacts(self) -> Path:
         return self.root / "artifacts"
@@ -52,7 +54,7 @@ class Layout:
         return self.artifacts / "store"
 
     def candidate(self, name: str) -> Path:
-        """Out of train@name: one bundle per seed, in seed-N."""
+        """Output of train@name: one bundle per seed, in seed-N."""
         return self.artifacts / "candidates" / name
 
     def bundle(self, name: str, seed: int) -> Path:
@@ -62,7 +64,7 @@ class Layout:
         return self.artifacts / "plots" / name / "history.csv"
 
     def evaluation(self, name: str) -> Path:
-        """Out of evaluate@name: one folder per seed, in seed-N."""
+        """Output of evaluate@name: one folder per seed, in seed-N."""
         return self.artifacts / "evaluations" / name
 
     def evaluation_of(self, name: str, seed: int) -> Path:
@@ -78,7 +80,7 @@ class Layout:
     def comparison(self) -> Path:
         return self.artifacts / "comparison"
 
-    # Working state: never versioned, safe to delete when nothing runs.
+    # Working state: not versioned, may be deleted when nothing runs.
     @property
     def state(self) -> Path:
         return self.root / ".recursight"
@@ -88,14 +90,14 @@ class Layout:
 
     @property
     def predictions(self) -> Path:
-        """What the champion was asked, and what it said: the log that drift is looked for in."""
+        """The log of the champion's predictions, which monitoring reads."""
         return self.state / "predictions"
 
     @property
     def monitoring(self) -> Path:
-        """Reports on drift, and which was the last alarm."""
+        """Drift reports and the latest alarm."""
         return self.state / "monitoring"
 
     def lock(self, work: str) -> Path:
-        """Held by the one process that does this work, such as train@gru."""
+        """Lock file of a stage such as train@gru, held by the process that runs it."""
         return self.state / "locks" / f"{work}.lock"

@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, code and machine, as recorded beside it."""
+"""Provenance of a result: commit, code and machine, recorded with it."""
 
 import hashlib
 import platform
@@ -10,7 +10,7 @@ SOURCES = {".py", ".cpp", ".h", ".cu"}
 
 
 def git_commit(root: Path) -> str | None:
-    """The commit of the project folder, with `-dirty` where tracked files differ from it; None outside git."""
+    """Commit of the project folder, with `-dirty` if tracked files have changed; None outside git."""
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
@@ -19,7 +19,7 @@ def git_commit(root: Path) -> str | None:
 
 
 def code_digest(*folders: Path) -> str:
-    """SHA-256 over the names and contents of all source files below some folders, native ones too."""
+    """SHA-256 over the names and contents of all source files below the folders, including native code."""
     hashed = hashlib.sha256()
     for folder in folders:
         for path in sorted(path for path in folder.rglob("*") if path.suffix in SOURCES):
@@ -29,5 +29,5 @@ def code_digest(*folders: Path) -> str:
 
 
 def machine() -> dict[str, str]:
-    """The machine's name, its Python and its platform."""
+    """Host name, Python version and platform."""
     return {"host": socket.gethostname(), "python": platform.python_version(), "platform": platform.platform()}

@@ -308,9 +308,9 @@ def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_p
         told = [finding.what for finding in found if finding.area == "dead"]
         assert any(what.startswith("flow runs count as running, and do not: ") for what in told), told
         fixed = workspace.run("recursight", "doctor", "--fix", status=1)  # the worker is still to mend
-        assert "cleared away: flow run" in fixed, run
+        assert "removed: flow run" in fixed, run
         assert workspace.run("python", "-c", TAKEN).strip() == "PENDING"
-        assert "cleared away: flow run" in workspace.run("recursight", "doctor", "--fix", status=1)
+        assert "removed: flow run" in workspace.run("recursight", "doctor", "--fix", status=1)
         workspace.change_params(train={"epochs": 2})
         workspace.run(*to_mend(found)["worker"][0].split())
         assert to_mend(examined(workspace, status=0)) == {}

@@ -62,7 +62,7 @@ def test_addresses_are_printed_and_secrets_are_not(platform: Platform) -> None:
 
 def test_up_again_starts_nothing(platform: Platform) -> None:
     before = {name: platform.process(name).pid for name in ("prefect", "mlflow", "worker")}
-    assert platform.up().count("runs already") == 3
+    assert platform.up().count("already running") == 3
     assert {name: platform.process(name).pid for name in before} == before
 
 
@@ -246,7 +246,7 @@ def test_what_has_died_is_started_again(platform: Platform) -> None:
     output = platform.up()
     for name in ("mlflow", "prefect"):
         assert re.search(rf"^{name} .* started$", output, re.MULTILINE)
-    assert output.count("runs already") == 1
+    assert output.count("already running") == 1
     assert registered(platform) >= 1
     assert platform.process("worker").pid == before["worker"]
     platform.workspace.run("prefect", "deployment", "run", "pipeline/local", "--watch")

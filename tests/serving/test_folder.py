@@ -195,7 +195,7 @@ def test_the_command_scores_a_folder(champion, project, pictures):
     assert "bad.png is no image" in refused.stderr
     done = run(str(pictures), "--out", "predictions.parquet", "--skip-bad")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [f"left out: {pictures / 'bad.png'} is no image that can be decoded."]
+    assert done.stderr.splitlines() == [f"skipped: {pictures / 'bad.png'} is no image that can be decoded."]
     assert "301 images by recursight version 1" in done.stdout
     assert len(pd.read_parquet(project.root / "predictions.parquet")) == 301
     assert 60 < len(read_log(project.predictions)) < 140  # by both; 100, and five standard deviations

@@ -1,4 +1,4 @@
-"""The command line: a table of commands. What they do stands in the library; imports wait until a command runs."""
+"""The command line. Commands call the library; imports inside a command keep `--help` fast."""
 
 import sys
 
@@ -9,7 +9,7 @@ from recursight.errors import InputError
 
 app = typer.Typer(
     name="recursight",
-    help="Recurrent networks that see: prepare images, train many RNNs, compare them, keep the best in production.",
+    help="Train recurrent image classifiers, compare them, and keep the best one in production.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -20,7 +20,7 @@ for group in (data, stages, pipeline, registry, gate, serving, monitoring, opera
 
 
 def main() -> None:
-    """Runs a command. Bad input ends it with a sentence on stderr and status 2, Ctrl-C with status 130."""
+    """Runs a command. Invalid input ends with a message on stderr and exit status 2, Ctrl-C with status 130."""
     try:
         _enter_project()
         app()
@@ -33,11 +33,11 @@ def main() -> None:
 
 
 def _enter_project() -> None:
-    """Inside a project, the servers that `recursight up` runs are found by every command and all that it starts."""
+    """Inside a project, makes the servers of `recursight up` known to this command and its child processes."""
     from recursight import access
     from recursight.layout import Layout
 
     try:
         access.enter(Layout.find())
     except InputError:
-        return  # not in a project: `--help` works everywhere
+        return  # outside a project: `--help` must still work

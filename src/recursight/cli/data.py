@@ -1,11 +1,11 @@
-"""Commands: data."""
+"""Commands for the raw images."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="The raw images: bring your own, and look at them.")
+group = typer.Typer(no_args_is_help=True, help="Import images and inspect them.")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,23 +17,24 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder or archive of images, or a name: digits, mnist, fashion-mnist, kmnist, cifar10 "
+            help="A folder or archive of images, or a data set: digits, mnist, fashion-mnist, kmnist, cifar10 "
             "(write ./mnist for a folder of that name)."
         ),
     ],
     given: Annotated[
-        Path | None, typer.Option("--from", help="Take a named data set's published files from here; download nothing.")
+        Path | None, typer.Option("--from", help="Folder with the data set's published files; nothing is downloaded.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip images that cannot be used.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace data/ even if its present version could not be restored.")
+        bool, typer.Option("--force", help="Replace data/ even if its current version could not be restored.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Replace data/ by other images and pin them with DVC.
+    """Replace data/ with other images and add them to DVC.
 
-    Takes IDX files, an image folder (class sub-folders, with or without train/val/test above them), parquet as on
-    Hugging Face, or a folder with manifest.csv. Nothing is replaced unless everything is sound.
+    Accepts IDX files, an image folder (one sub-folder per class, optionally
+    inside train/, val/ and test/), parquet as on Hugging Face, or a folder with
+    manifest.csv. data/ is replaced only if every image is valid.
 
     Example: [bold]recursight data import ~/pictures/flowers[/]
     """
@@ -61,20 +62,20 @@ def import_(
         _print_json(summary)
         return
     _print_summary(summary)
-    print("data/ is replaced and pinned. Keep this version: git add data.dvc .gitignore && git commit -m 'Data: ...'")
-    print("Or back to the one before: git checkout data.dvc && dvc checkout data.dvc")
+    print("data/ is replaced and added to DVC. To keep it: git add data.dvc .gitignore && git commit -m 'Data: ...'")
+    print("To restore the previous version: git checkout data.dvc && dvc checkout data.dvc")
 
 
 @group.command()
 def show(
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the contact sheet goes, as PNG.", show_default="artifacts/contact-sheet.png"),
+        typer.Option(help="PNG file for the contact sheet.", show_default="artifacts/contact-sheet.png"),
     ] = None,
-    per_class: Annotated[int, typer.Option(min=1, max=100, help="Samples of each class on the sheet.")] = 10,
+    per_class: Annotated[int, typer.Option(min=1, max=100, help="Images of each class on the sheet.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Say what data/ holds, and draw a contact sheet of it.
+    """Summarise data/ and draw a contact sheet.
 
     Example: [bold]recursight data show --out sheet.png[/]
     """
@@ -109,7 +110,7 @@ def _print_json(summary: dict[str, Any]) -> None:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    """A table of counts per class and split, and a line for each thing to know."""
+    """Prints a table of counts per class and split, and remarks."""
     from rich.console import Console
     from rich.table import Table
 
@@ -126,14 +127,16 @@ def _print_summary(summary: dict[str, Any]) -> None:
     listed = ", ".join(f"{size} ({count:,})" for size, count in sizes[:5]) + (", ..." if len(sizes) > 5 else "")
     channels = ", ".join(f"{name} ({count:,})" for name, count in summary["channels"].items())
     print(f"{summary['count']:,} images from {summary['format']}; height×width {listed}; {channels}")
-    _print_list("images were skipped because they are bad", summary["skipped"], len(summary["skipped"]))
+    _print_list("images were skipped because they cannot be used", summary["skipped"], len(summary["skipped"]))
     conflicts = [" = ".join(ids) for ids in summary["conflicts"]]
-    _print_list("images stand under two labels or more", conflicts, summary["conflict_count"])
-    _print_list("files belong to no image and were left aside", summary["ignored"], len(summary["ignored"]))
+    _print_list("images have two or more labels", conflicts, summary["conflict_count"])
+    _print_list("files are not images of this data set and were ignored", summary["ignored"], len(summary["ignored"]))
     if len(sizes) > 1:
-        print(f"They differ in size: set prepare.size in params.yaml, such as size: [{sizes[0][0].replace('×', ', ')}]")
+        print(
+            f"Images differ in size: set prepare.size in params.yaml, such as size: [{sizes[0][0].replace('×', ', ')}]"
+        )
     if len(summary["channels"]) > 1:
-        print("They mix grey and RGB: set prepare.channels in params.yaml to grey or rgb")
+        print("Some images are grey and some RGB: set prepare.channels in params.yaml to grey or rgb")
 
 
 def _print_list(what: str, items: list[str], count: int, limit: int = 20) -> None:

@@ -1,4 +1,4 @@
-"""The command that says what is wrong, and how to mend it."""
+"""The command that lists problems and how to fix them."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -21,13 +21,14 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(
     fix: Annotated[
-        bool, typer.Option("--fix", help="First clear away what killed processes left: runs, processes, files.")
+        bool, typer.Option("--fix", help="First clean up what killed processes left: processes, runs, files.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Examine everything: versions, device, data, remote, servers, disk, what killed processes left.
+    """List problems with versions, device, data, remote, servers, disk, and leftovers of killed processes.
 
-    Under each finding stands the command that mends it. Exit status 1 if something needs mending.
+    Each problem is followed by the command that fixes it. The exit status is 1
+    if there is a problem, else 0.
 
     Example: [bold]recursight doctor --fix[/]
     """
@@ -44,7 +45,7 @@ def doctor(
             os.environ.setdefault(name, value)
         dead, refused = surgery.clear(layout)
         for each in dead:
-            typer.echo(f"cleared away: {each.kind} {each.what}", err=as_json)
+            typer.echo(f"removed: {each.kind} {each.what}", err=as_json)
         for sentence in refused:
             typer.echo(f"recursight: {sentence}", err=True)
     found = surgery.examine(layout)
@@ -59,7 +60,7 @@ def doctor(
 
 
 def _print(found: "list[Finding]") -> None:
-    """A line each, wrapped where the terminal is narrow; commands are never wrapped, so that they can be copied."""
+    """Prints one line per finding, wrapped to the terminal; commands are not wrapped, so that they can be copied."""
     import textwrap
 
     from rich.console import Console
@@ -74,4 +75,4 @@ def _print(found: "list[Finding]") -> None:
         for command in finding.commands:
             console.print(Text(f"{' ' * INDENT}$ ") + Text(command, "bold"), soft_wrap=True)
     count = sum(finding.state == "mend" for finding in found)
-    console.print(f"\n{count} to mend." if count else "\nNothing needs mending.")
+    console.print(f"\n{count} to fix." if count else "\nNothing to fix.")

@@ -1,4 +1,4 @@
-"""Commands: the workflow without people."""
+"""Commands that run the workflow unattended."""
 
 from typing import Annotated, Any
 
@@ -23,7 +23,8 @@ def up(
 ) -> None:
     """Start Prefect's server, MLflow's server and a worker on 127.0.0.1, and apply the deployments.
 
-    Starts what does not run; done twice, it says so. From then on every command here uses these servers.
+    Starts only what is not running yet. Afterwards every command in this
+    project uses these servers.
 
     Example: [bold]recursight up --prefect-port 4300[/]
     """
@@ -32,20 +33,20 @@ def up(
     from recursight.operations import platform
 
     layout = Layout.find()
-    typer.echo("starting what does not run yet; this takes up to a minute ...", err=True)
+    typer.echo("starting servers and worker; this takes up to a minute ...", err=True)
     made = platform.up(layout, prefect_port, mlflow_port)
     for name in ("prefect", "mlflow", "worker"):
-        state = "started" if name in made.started else "runs already"
+        state = "started" if name in made.started else "already running"
         typer.echo(f"{name:<8} {made.urls.get(name, 'polls the work pool recursight'):<32} {state}")
     if made.deployed:
-        typer.echo("deployments of prefect.yaml applied, with the schedules of params.yaml")
-    typer.echo(f"\nuser and password of each: cat {(access.folder(layout) / 'logins.json').relative_to(layout.root)}")
+        typer.echo("applied the deployments of prefect.yaml, with the schedules of params.yaml")
+    typer.echo(f"\nusers and passwords: cat {(access.folder(layout) / 'logins.json').relative_to(layout.root)}")
     typer.echo("logs: .recursight/logs     stop: recursight down")
     typer.echo("retrain now: prefect deployment run 'retrain/scheduled' --watch")
 
 
 def down() -> None:
-    """Stop what `recursight up` has started, and everything that it has started in turn.
+    """Stop the servers and the worker of `recursight up`, and all their child processes.
 
     Example: [bold]recursight down[/]
     """
@@ -57,9 +58,10 @@ def down() -> None:
 
 
 def retrain() -> None:
-    """Retrain now, if data, code or parameters are new, and let the gate decide.
+    """Retrain now if data, code or parameters have changed, and let the gate decide.
 
-    The same flow runs by itself on the schedule of params.yaml and after new data, see `recursight up`.
+    With `recursight up`, the same flow also runs on the schedule in params.yaml
+    and after new data.
 
     Example: [bold]recursight retrain[/]
     """
@@ -77,11 +79,12 @@ def retrain() -> None:
 
 
 def notify(
-    url: Annotated[str, typer.Argument(help="A webhook, as Slack or Mattermost give it.", show_default=False)],
+    url: Annotated[str, typer.Argument(help="Webhook URL, for example from Slack or Mattermost.", show_default=False)],
 ) -> None:
-    """Call a webhook when a deployed run fails, a model becomes champion, or its images drift.
+    """Notify a webhook of failed runs, new champions and drift.
 
-    The server that `recursight up` runs, or that PREFECT_API_URL names, keeps watch.
+    The Prefect server of `recursight up`, or the one at PREFECT_API_URL, sends
+    the notifications.
 
     Example: [bold]recursight notify https://hooks.example.org/T123[/]
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PANEL = "Workflow"
 
-# Asked of Prefect where the user has not decided otherwise.
+# Settings of Prefect, unless the user has set them.
 PREFECT_DEFAULTS = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the board shows progress; the log is in Prefect's UI
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",  # the first start creates a database
@@ -31,13 +31,14 @@ def add_to(app: typer.Typer) -> None:
 
 def pipeline(
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Stages at work at once.", show_default="what the processors bear")
+        int | None, typer.Option(min=1, help="Stages to run in parallel.", show_default="CPU cores / train.threads")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Bring everything up to date: prepare, train, evaluate, compare, track, register.
+    """Run every stage that has changed: prepare, train, evaluate, compare; then track and register.
 
-    Runs what has changed, as a Prefect flow: in a temporary server, or in yours if PREFECT_API_URL names one.
+    Runs as a Prefect flow, with a temporary Prefect server or the one at
+    PREFECT_API_URL.
 
     Example: [bold]recursight pipeline --jobs 2[/]
     """
@@ -86,9 +87,9 @@ def flows_at_a_terminal(layout: "Layout") -> Iterator[None]:
 
 
 def _standing(registered: dict[str, Any] | None) -> str:
-    """What became of the winner, and what is in production."""
+    """The alias of the winner, and the version in production."""
     if registered is None:
-        return "The registry cannot be reached: `recursight register` makes the winner a version when it can."
+        return "The registry cannot be reached. Run `recursight register` later to register the winner."
     name, version = registered["name"], registered["version"]
     said = f"{name} version {version} ({registered['candidate']}) is {registered['alias']}: {registered['reason']}"
     if registered["alias"] != "champion" and registered["champion"]:
@@ -97,7 +98,7 @@ def _standing(registered: dict[str, Any] | None) -> str:
 
 
 def _summarise(layout: "Layout", outcome: "Outcome") -> None:
-    """The table, the champion, and the commands that show more."""
+    """Prints the ranking, the champion, and the commands that show more."""
     from recursight.evaluation.table import print_ranking
     from recursight.files import read_json
 
@@ -108,14 +109,14 @@ def _summarise(layout: "Layout", outcome: "Outcome") -> None:
     registered = outcome.registered
     created = registered is not None and registered["created"]
     if not outcome.ran:
-        print("Nothing has changed: nothing was trained" + ("." if created else ", nothing registered."))
+        print("Nothing has changed: nothing was trained" + ("." if created else " or registered."))
     print(_standing(registered))
     print("\nSee more:")
     for command, what in (
         (f"open {(layout.comparison / 'report.html').relative_to(layout.root)}", "the report, in a browser"),
         ("recursight track ui", "curves and comparison in MLflow"),
-        ("dvc metrics show", "figures of every candidate"),
+        ("dvc metrics show", "metrics of every candidate"),
         ("dvc plots show", "confusion matrices and learning curves"),
-        ("recursight predict FILE...", "what the champion sees in your images"),
+        ("recursight predict FILE...", "the champion's predictions for your images"),
     ):
         print(f"  {command:<44}{what}")

@@ -1,11 +1,11 @@
-"""Commands that dvc.yaml runs: one per stage."""
+"""The stages of dvc.yaml as commands."""
 
 from typing import Annotated
 
 import typer
 
-PANEL = "Stages (what dvc.yaml runs)"
-Name = Annotated[str, typer.Argument(help="A candidate of params.yaml.", show_default=False)]
+PANEL = "Stages of dvc.yaml"
+Name = Annotated[str, typer.Argument(help="Name of a candidate in params.yaml.", show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -14,7 +14,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def prepare() -> None:
-    """Turn data/ into the store: split, checked, uint8.
+    """Convert data/ into the store: validated, resized, split into train, validation and test.
 
     Example: [bold]recursight prepare[/]
     """
@@ -25,7 +25,7 @@ def prepare() -> None:
 
 
 def train(name: Name) -> None:
-    """Train a candidate, once per seed; goes on where a killed training stopped.
+    """Train a candidate once per seed; resumes interrupted trainings.
 
     Example: [bold]recursight train gru[/]
     """

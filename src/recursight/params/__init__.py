@@ -1,7 +1,7 @@
-"""params.yaml, typed and validated: every number and name that decides a result.
+"""params.yaml, typed and validated: everything that determines a result.
 
-A wrong file is refused as a whole, each fault with the path of its key and, where a name is unknown, the nearest one
-that exists. Names of scans, layers, stems, readouts and optimizers are checked where they are used, by the tables
+An invalid file is rejected as a whole. Each error gives the path of its key and, for an unknown name, the most similar
+known one. Names of scans, layers, stems, readouts and optimizers are checked where they are used, against the tables
 that list them.
 """
 

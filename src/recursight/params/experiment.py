@@ -1,4 +1,4 @@
-"""Sections of params.yaml that decide what is trained, and how it is measured."""
+"""Sections of params.yaml for preparation, training and evaluation."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,16 +8,16 @@ from recursight.params.section import Fraction, Positive, Probability, Section, 
 
 
 class Prepare(Section):
-    """How raw images become the store.
+    """How raw images are converted into the store.
 
     Attributes:
-        size: [height, width] in pixels; None, written `keep`: the images' own size, which must then be one for all.
-        resize: `pad` keeps the aspect and fills with black, `crop` keeps it and cuts the longer side, `stretch`
-            does not keep it.
+        size: [height, width] in pixels; None, written `keep`, for the original size, which must be the same for all.
+        resize: `pad` keeps the aspect ratio and fills with black, `crop` keeps it and crops the longer side,
+            `stretch` changes it.
         channels: `keep`, `grey` (luma, ITU-R 601) or `rgb`.
-        validation: share of the training images that becomes the validation split, where the source has none.
-        test: share of all images that becomes the test split, where the source has none.
-        seed: of the split.
+        validation: share of the training images used as validation split, if the source has none.
+        test: share of all images used as test split, if the source has none.
+        seed: random seed of the split.
     """
 
     size: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
@@ -34,12 +34,12 @@ class Prepare(Section):
 
 
 class Augment(Section):
-    """Random changes to training images, drawn anew for each image and epoch.
+    """Random augmentation, drawn anew for each training image and epoch.
 
     Attributes:
-        shift_pixels: largest move along each axis.
-        rotate_degrees: largest turn to either side.
-        flip: mirror left and right, with probability one half.
+        shift_pixels: maximum shift along each axis.
+        rotate_degrees: maximum rotation in either direction.
+        flip: mirror horizontally with probability 0.5.
     """
 
     shift_pixels: Annotated[float, Field(ge=0)] = 0
@@ -48,22 +48,22 @@ class Augment(Section):
 
 
 class Train(Section):
-    """How a candidate is trained; a candidate's own `train` overrides single keys.
+    """How candidates are trained; the key `train` of a candidate overrides single keys.
 
     Attributes:
         device: `auto` (CUDA, else MPS, else CPU) or a torch device such as `cuda:1`.
-        threads: CPU threads of one training. Results repeat only for an equal number of them.
-        epochs: at most this many passes over the training split.
-        patience: epochs without a better validation loss after which training stops; 0 never stops early.
+        threads: CPU threads of one training. Results are reproducible only with the same number.
+        epochs: maximum number of passes over the training split.
+        patience: epochs without a better validation loss before training stops; 0 disables early stopping.
         batch_size: images in one optimizer step.
         optimizer: a name from `training.optimizers.OPTIMIZERS`.
-        learning_rate: the highest one of the schedule.
-        momentum: of the optimizers that have one (`momentum`, `rmsprop`).
-        weight_decay: L2 penalty, decoupled for adamw.
+        learning_rate: maximum of the schedule.
+        momentum: for the optimizers `momentum` and `rmsprop`.
+        weight_decay: L2 penalty; decoupled weight decay for adamw.
         schedule: `constant`, or `cosine` down to zero over the epochs.
         warmup_epochs: epochs over which the learning rate rises linearly from zero.
-        clip_norm: gradients are scaled so that their norm is at most this; 0 leaves them alone.
-        label_smoothing: weight taken from the true class and spread over all.
+        clip_norm: maximum gradient norm; 0 disables clipping.
+        label_smoothing: probability moved from the true class to all classes evenly.
         augment: random changes to the training images.
         memory_fraction: the data set is put on the device whole if it takes at most this share of its free memory,
             else streamed from the store.
@@ -87,23 +87,23 @@ class Train(Section):
 
 
 class Candidate(Section):
-    """One architecture: stem, scan, layer and readout, with their sizes.
+    """A network: stem, scan, layer and readout, with their options.
 
     Attributes:
-        stem: what looks at the image before it is scanned (`models.stems.STEMS`).
+        stem: processes the image before the scan (`models.stems.STEMS`).
         channels: output channels of each convolution of the `conv` stem; the last one is the width of `patches`.
-        downsample: how each convolution halves the image: `pool`, or `stride`.
-        patch_size: side in pixels of the patches of the stem `patches` and the scans `patches` and `patch-grid`.
+        downsample: how each convolution halves the image: `pool` or `stride`.
+        patch_size: side of a patch in pixels, for the stem `patches` and the scans `patches` and `patch-grid`.
         scan: the order in which the image is read (`models.scans.SCANS`).
-        permutation_seed: of the order of the scan `permuted`.
-        reverse: read from the end of the scan to its start.
-        layer: what remembers (`models.layers.LAYERS`), or `none`.
-        hidden: size of the state; a list stacks layers, first to last.
-        bidirectional: read in both directions and concatenate.
-        dropout: probability of dropping a feature between stacked layers and before the classifier.
+        permutation_seed: random seed of the scan `permuted`.
+        reverse: read the scan backwards.
+        layer: recurrent layer (`models.layers.LAYERS`), or `none`.
+        hidden: state size; a list gives one size per stacked layer.
+        bidirectional: read in both directions and concatenate the states.
+        dropout: dropout probability between stacked layers and before the classifier.
         readout: how the states become one vector (`models.readouts.READOUTS`).
-        heads: of the readout `multihead`.
-        options: further arguments of the layer, by name.
+        heads: number of heads of the readout `multihead`.
+        options: further keyword arguments of the layer.
         train: keys of the `train` section that differ for this candidate.
     """
 
@@ -150,9 +150,9 @@ class Compare(Section):
 
     Attributes:
         metric: what ranks them, on the validation split.
-        bootstrap_samples: resamplings behind each interval.
+        bootstrap_samples: number of bootstrap samples for each interval.
         confidence: of every interval.
-        seed: of the resampling.
+        seed: random seed of the bootstrap.
     """
 
     metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"

@@ -1,4 +1,4 @@
-"""The whole file: read, checked, and refused with a sentence for each fault."""
+"""Reads and validates params.yaml, with one sentence per error."""
 
 import reprlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from recursight.params.section import LONGEST_NAME, Name, Section, Seed
 
 
 class Params(Section):
-    """The whole file."""
+    """All of params.yaml."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     prepare: Prepare = Prepare()
@@ -42,13 +42,13 @@ class Params(Section):
         return self
 
     def candidate(self, name: str) -> Candidate:
-        """Raises InputError for a name that is not listed."""
+        """The candidate of that name; raises InputError if there is none."""
         if name not in self.candidates:
             raise InputError(f"params.yaml: no candidate {name!r}; {nearest(name, self.candidates)}")
         return self.candidates[name]
 
     def training_of(self, name: str) -> Train:
-        """The `train` section with the candidate's own keys laid over it."""
+        """The `train` section, overridden by the keys of the candidate."""
         override = self.candidates[name].train
         merged = self.train.model_dump() | override
         if isinstance(override.get("augment"), dict):
@@ -60,10 +60,10 @@ class Params(Section):
 
 
 def load(path: Path) -> Params:
-    """Reads and checks a params.yaml.
+    """Reads and validates a params.yaml.
 
     Raises:
-        InputError: naming every key that is unknown, missing or impossible.
+        InputError: listing every key that is unknown, missing or invalid.
     """
     try:
         content = read_yaml(path)
@@ -78,10 +78,10 @@ def load(path: Path) -> Params:
 
 
 def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """One sentence a fault, each opening with the path of its key."""
+    """One sentence per error, starting with the path of its key."""
     lines = []
     for fault in error.errors():
-        if isinstance(fault.get("ctx", {}).get("error"), InputError):  # already a sentence, from an override
+        if isinstance(fault.get("ctx", {}).get("error"), InputError):  # from an override, already a sentence
             lines.append(str(fault["ctx"]["error"]))
             continue
         path = [str(part) for part in fault["loc"]]
@@ -91,7 +91,7 @@ def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "")
         elif fault["type"] == "missing":
             message = "is missing."
         elif fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] == "[key]":
-            message = "a candidate's name has lower-case letters, digits, '_' and '-' only, a letter first."
+            message = "a candidate's name has only lower-case letters, digits, '_' and '-', and starts with a letter."
         elif fault["type"] == "string_too_long" and fault["loc"][-1] == "[key]":
             message = f"a candidate's name has at most {LONGEST_NAME} characters."
         else:
@@ -102,7 +102,7 @@ def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "")
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the keys that are known below a path."""
+    """Names of the known keys under a path."""
     for part in path:
         if part not in model.model_fields:  # a candidate's name
             model = Candidate

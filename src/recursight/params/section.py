@@ -1,4 +1,4 @@
-"""What sections of params.yaml are made of."""
+"""Base class and value types of the sections of params.yaml."""
 
 from typing import Annotated
 
@@ -16,6 +16,6 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=LONGEST_NA
 
 
 class Section(BaseModel):
-    """A mapping in params.yaml: no unknown keys, no later changes."""
+    """A mapping in params.yaml; immutable, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
