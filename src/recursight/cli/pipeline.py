@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.pipeline import Outcome
-
     from recursight.layout import Layout
 
 PANEL = "Workflow"
@@ -38,24 +36,32 @@ def pipeline(
     """Run every stage that has changed: prepare, train, evaluate, compare; then track and register.
 
     Runs as a Prefect flow, with a temporary Prefect server or the one at
-    PREFECT_API_URL.
+    PREFECT_API_URL. If nothing has changed, no temporary server is started.
 
     Example: [bold]recursight pipeline --jobs 2[/]
     """
     from recursight.layout import Layout
+    from recursight.operations import up_to_date
 
     layout = Layout.find()
-    with flows_at_a_terminal(layout):
-        from flows.pipeline import pipeline
+    has_server = "PREFECT_API_URL" in os.environ  # where each run is to be seen
+    ran: list[str] = []
+    if not has_server and up_to_date.nothing_to_run(layout):
+        registered = up_to_date.complete(layout)
+    else:
+        with flows_at_a_terminal(layout):
+            from flows.pipeline import pipeline
 
-        outcome = pipeline(jobs=jobs)
+            outcome = pipeline(jobs=jobs)
+        ran, registered = outcome.ran, outcome.registered
+        if not has_server:
+            up_to_date.note(layout)
     if as_json:
         import json
-        from dataclasses import asdict
 
-        print(json.dumps(asdict(outcome), indent=2))
+        print(json.dumps({"ran": ran, "registered": registered}, indent=2))
     else:
-        _summarise(layout, outcome)
+        _summarise(layout, ran, registered)
 
 
 @contextmanager
@@ -97,7 +103,7 @@ def _standing(registered: dict[str, Any] | None) -> str:
     return said
 
 
-def _summarise(layout: "Layout", outcome: "Outcome") -> None:
+def _summarise(layout: "Layout", ran: list[str], registered: dict[str, Any] | None) -> None:
     """Prints the ranking, the champion, and the commands that show more."""
     from recursight.evaluation.table import print_ranking
     from recursight.files import read_json
@@ -106,9 +112,8 @@ def _summarise(layout: "Layout", outcome: "Outcome") -> None:
     print()
     print_ranking(comparison["ranking"], comparison["confidence"])
     print()
-    registered = outcome.registered
     created = registered is not None and registered["created"]
-    if not outcome.ran:
+    if not ran:
         print("Nothing has changed: nothing was trained" + ("." if created else " or registered."))
     print(_standing(registered))
     print("\nSee more:")

@@ -187,11 +187,11 @@ def _create_whole(uri: str) -> None:
 
     MLflow cannot go on from there (`table ... already exists`), nor can anybody mend it but by deleting the file.
     """
-    if not uri.startswith("sqlite:///") or (database := _database(uri)).exists():
+    if not uri.startswith("sqlite:///") or (file := database(uri)).exists():
         return
     from mlflow import MlflowClient
 
-    with replacing(database) as temporary:
+    with replacing(file) as temporary:
         MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
 
 
@@ -199,10 +199,11 @@ def _creating(uri: str) -> Any:
     """Holds other processes back from a SQLite file: the first contact creates its tables, which must happen once."""
     if not uri.startswith("sqlite:///"):
         return nullcontext()
-    database = _database(uri)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(database.with_name(f".{database.name}.lock"))
+    file = database(uri)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_name(f".{file.name}.lock"))
 
 
-def _database(uri: str) -> Path:
+def database(uri: str) -> Path:
+    """The file of a `sqlite:///` address."""
     return Path(uri.removeprefix("sqlite:///").partition("?")[0])

@@ -156,8 +156,13 @@ def reap(client: "MlflowClient", experiment: str) -> list[str]:
 
 def dead_runs(client: "MlflowClient", experiment: str) -> "list[Run]":
     """Runs of this machine that count as running although their process is gone."""
+    return [run for run in running(client, experiment) if is_dead(run)]
+
+
+def running(client: "MlflowClient", experiment: str) -> "list[Run]":
+    """Runs of this machine that count as running."""
     condition = f"tags.`{HOST}` = '{socket.gethostname()}' and attributes.status = 'RUNNING'"
-    return [run for run in client.search_runs([experiment], condition) if is_dead(run)]
+    return list(client.search_runs([experiment], condition))
 
 
 def is_dead(run: "Run") -> bool:
