@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from recursight.stages.reproduce import end_all, reproduce
+from recursight.executors.local import LocalExecutor
 from tests.platforms import TINY, until
 from tests.workspace import Workspace
 
@@ -111,11 +111,12 @@ def test_a_stage_that_is_deaf_to_sigterm_is_made_to_end(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"deaf": {"cmd": deaf}}}))
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
     others = psutil.Process().children(recursive=True)  # servers of other tests
-    lines = reproduce(tmp_path, "deaf", timeout_seconds=60)
+    executor = LocalExecutor()
+    lines = executor.run(tmp_path, "deaf", timeout_seconds=60)
     until(lambda: next(lines) == "deaf")
     left = [process for process in psutil.Process().children(recursive=True) if process not in others]
     assert len(left) >= 3, "dvc, the shell, its sleep"
-    threading.Thread(target=end_all, args=(0.5,)).start()
+    threading.Thread(target=executor.end_all, args=(0.5,)).start()
     _, alive = psutil.wait_procs([process for process in left if process.ppid() != os.getpid()], timeout=20)
     assert not alive
     with pytest.raises(RuntimeError):

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,9 @@ from recursight.files import read_json, write_json
 from recursight.layout import Layout
 from recursight.stages import compare, evaluate
 from recursight.stages.compare import in_words, sum_of_confusions
-from recursight.stages.lifeline import mark_flow
 from tests.stages.trained import CANDIDATES, project
 
 LONGER = {"wide": {"layer": "gru", "hidden": 48, "bidirectional": True}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_a_flow() -> Iterator[None]:
-    """Stages then leave the tracking store, which is not what is tested here, to the flow."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in mark_flow().items():
-            patch.setenv(name, value)
-        yield
 
 
 @pytest.fixture(scope="module")

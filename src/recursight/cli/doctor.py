@@ -1,4 +1,4 @@
-"""The command that says what is wrong, and how to mend it."""
+"""The command that reports what is wrong, and how to fix it."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -21,19 +21,19 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(
     fix: Annotated[
-        bool, typer.Option("--fix", help="First clear away what killed processes left: runs, processes, files.")
+        bool, typer.Option("--fix", help="First remove what killed processes left: runs, processes, files.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Examine everything: versions, device, data, remote, servers, disk, what killed processes left.
 
-    Under each finding stands the command that mends it. Exit status 1 if something needs mending.
+    Under each finding is the command that fixes it. Exit status 1 if something needs fixing.
 
     Example: [bold]recursight doctor --fix[/]
     """
     from recursight.errors import InputError
     from recursight.layout import Layout
-    from recursight.operations import doctor as surgery
+    from recursight.operations import doctor as checks
 
     try:
         layout = Layout.find()
@@ -42,12 +42,12 @@ def doctor(
     if fix and layout:
         for name, value in PREFECT_DEFAULTS.items():
             os.environ.setdefault(name, value)
-        dead, refused = surgery.clear(layout)
-        for each in dead:
-            typer.echo(f"cleared away: {each.kind} {each.what}", err=as_json)
+        removed, refused = checks.clear(layout)
+        for each in removed:
+            typer.echo(f"removed: {each.kind} {each.what}", err=as_json)
         for sentence in refused:
             typer.echo(f"recursight: {sentence}", err=True)
-    found = surgery.examine(layout)
+    found = checks.examine(layout)
     if as_json:
         import json
         from dataclasses import asdict

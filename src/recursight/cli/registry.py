@@ -35,8 +35,8 @@ def sync(as_json: AsJson = False) -> None:
     for title, names in (("training", outcome.trainings), ("evaluation", outcome.evaluations)):
         for name in sorted(names):
             typer.echo(f"sent {title} of {name}")
-    if outcome.reaped:
-        typer.echo(f"ended {outcome.reaped} dead run{'s' * (outcome.reaped > 1)}")
+    if outcome.ended:
+        typer.echo(f"ended {outcome.ended} run{'s' * (outcome.ended > 1)} whose process is gone")
     if not outcome.trainings and not outcome.evaluations:
         typer.echo(f"nothing to send: the tracking store has all {outcome.unchanged} results")
 

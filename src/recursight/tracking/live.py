@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def live(
         "name": runs.run_name(params, card["candidate"], card["seed"]),
         "card": {key: card[key] for key in keys},
         "bundle": str(bundle),
-        "owner": asdict(runs.Owner.process(layout.root)),
+        "owner": runs.owner_tags(layout.root),
     }
     run = Live(opening, live_after_seconds)
     try:

@@ -58,7 +58,7 @@ def send_training(
     known = epochs_of(client, run_id) if run_id else set()
     if run_id is None:
         name = runs.run_name(params, card["candidate"], card["seed"])
-        tags |= runs.Owner.process(layout.root).tags
+        tags |= runs.owner_tags(layout.root)
         run = client.create_run(experiment, start_time=result.started_at_ms, tags=tags, run_name=name)
         run_id = str(run.info.run_id)
     log(client, run_id, params=runs.params_of(card), tags=tags)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from recursight import commands
 from recursight.data.versions import EMBEDDED
 from recursight.errors import InputError
 from recursight.layout import Layout
@@ -36,16 +36,16 @@ def params(layout: Layout) -> Iterator[Finding]:
 
 
 def git(layout: Layout) -> Iterator[Finding]:
-    """Whether results can be told by their commit."""
+    """Whether results can be finished by their commit."""
     if not shutil.which("git"):
         yield Finding("git", "note", "git is not installed: results are tied to no commit")
         return
-    told = _run(layout, "git", "status", "--porcelain", "--", *DECLARED)
-    if told.returncode:
+    finished = commands.git(layout.root, "status", "--porcelain", "--", *DECLARED, timeout_seconds=LIMIT_SECONDS)
+    if finished.returncode:
         begin = ("git init", "git add .", 'git commit -m "As it is"')
         yield Finding("git", "note", "the project is not in git: results are tied to no commit", begin)
         return
-    changed = [line[3:] for line in told.stdout.splitlines()]
+    changed = [line[3:] for line in finished.stdout.splitlines()]
     if changed:
         commit = (f"git add {' '.join(changed)}", 'git commit -m "New data, parameters or results"')
         yield Finding("git", "note", f"not committed: {', '.join(changed)}", commit)
@@ -60,15 +60,15 @@ def data(layout: Layout) -> Iterator[Finding]:
         yield Finding("data", "mend", "data/ is missing", how)
     elif not layout.data_dvc.exists():
         yield Finding("data", "mend", "data/ is pinned by no data.dvc", ("dvc add data",))
-    told = _run(layout, sys.executable, "-m", "dvc", "status", "--json")
-    if told.returncode and any(sign in told.stderr for sign in BUSY):
+    finished = commands.dvc(layout.root, "status", "--json", timeout_seconds=LIMIT_SECONDS)
+    if finished.returncode and any(sign in finished.stderr for sign in BUSY):
         yield Finding("data", "note", "a stage is at work: what has changed was not looked at")
         return
-    if told.returncode:
-        said = " ".join(told.stderr.removeprefix("ERROR: ").split())
-        yield Finding("data", "mend", f"DVC cannot tell what has changed: {said}", _for_dvc(layout, told.stderr))
+    if finished.returncode:
+        what = f"`dvc status` fails: {commands.message_of(finished)}"
+        yield Finding("data", "mend", what, _for_dvc(layout, finished.stderr))
         return
-    changes: dict[str, Any] = json.loads(told.stdout)
+    changes: dict[str, Any] = json.loads(finished.stdout)
     pinned = changes.pop("data.dvc", None)
     if layout.data.exists() and layout.data_dvc.exists():
         yield _agreement(str(pinned)) if pinned else Finding("data", "ok", "data/ is what data.dvc pins")
@@ -152,15 +152,6 @@ def _is_broken(layout: Layout, name: str) -> bool:
     except (yaml.YAMLError, UnicodeDecodeError):
         return True
     return False
-
-
-def _run(layout: Layout, *command: str) -> "subprocess.CompletedProcess[str]":
-    try:
-        return subprocess.run(
-            command, cwd=layout.root, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=LIMIT_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer in {LIMIT_SECONDS:.0f} s")
 
 
 def _size(folder: Path) -> int:

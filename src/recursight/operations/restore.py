@@ -20,14 +20,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from recursight.commands import dvc, git
 from recursight.errors import InputError
+from recursight.executors.local import flow_mark
 from recursight.files import digest, read_json, write_text
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.registry import find_version
 from recursight.registry.loading import Unreadable, load_version
 from recursight.registry.register import PREPARED
-from recursight.stages.lifeline import mark_flow
 from recursight.tracking import connect
 from recursight.tracking.connection import fluent
 from recursight.tracking.runs import BUNDLE
@@ -98,14 +99,14 @@ def _work_tree(layout: Layout, version: "ModelVersion", folder: Path, restored: 
     if not described:
         raise InputError(f"version {version.version} was trained outside git: there is no commit to restore.")
     commit = described.removesuffix("-dirty")
-    if _git(layout.root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
+    if git(layout.root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
         raise InputError(
             f"commit {commit} of version {version.version} is not in this repository; `git fetch --all` first."
         )
     shutil.rmtree(folder, ignore_errors=True)
-    _git(layout.root, "worktree", "prune")
+    git(layout.root, "worktree", "prune")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = _git(layout.root, "worktree", "add", "--force", "--detach", str(folder), commit)
+    made = git(layout.root, "worktree", "add", "--force", "--detach", str(folder), commit)
     if made.returncode:
         raise InputError(f"git cannot make the work tree {folder}: {made.stderr.strip()}")
     restored.parts["code"] = f"commit {commit}"
@@ -113,7 +114,7 @@ def _work_tree(layout: Layout, version: "ModelVersion", folder: Path, restored: 
         restored.missing.append(
             f"code: the tree had uncommitted changes at training; restored is commit {commit}, which they were made to"
         )
-    return folder / _git(layout.root, "rev-parse", "--show-prefix").stdout.strip()
+    return folder / git(layout.root, "rev-parse", "--show-prefix").stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def _data(layout: Layout, project: Layout, version: "ModelVersion", restored: Re
     elif not pinned:
         raise Lost("data: neither the version nor its commit says which data it was trained on")
     _share_cache(layout, project)
-    if _dvc(project.root, "checkout", "data.dvc").returncode:
-        pulled = _dvc(project.root, "pull", "data.dvc")
+    if dvc(project.root, "checkout", "data.dvc").returncode:
+        pulled = dvc(project.root, "pull", "data.dvc")
         if pulled.returncode:
             raise Lost(
                 f"data: {md5 or pinned} is neither in DVC's cache nor in a remote that this project reaches "
@@ -176,7 +177,7 @@ def _share_cache(layout: Layout, project: Layout) -> None:
                 values["url"] = place
             if name == "config.local" or place:
                 settings[section] = _section(settings, section) | values
-    cache = _dvc(layout.root, "cache", "dir").stdout.strip()
+    cache = dvc(layout.root, "cache", "dir").stdout.strip()
     settings["cache"] = _section(settings, "cache") | {"dir": cache}
     local = project.root / ".dvc" / "config.local"
     local.touch(mode=0o600)  # it may hold secrets
@@ -276,24 +277,13 @@ def _run(project: Layout, *words: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-c", RUN_RECURSIGHT, *words],
         cwd=project.root,
-        env=os.environ | mark_flow() | {"PYTHONPATH": path},
+        env=os.environ | flow_mark() | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         errors="replace",
     )
     if finished.returncode:
         raise Lost(f"`recursight {' '.join(words)}` of the restored code failed: {_said(finished.stderr)}")
-
-
-def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
-
-
-def _dvc(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "dvc", *words], cwd=root, env=environment, capture_output=True, text=True
-    )
 
 
 def _said(text: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 from recursight.data.versions import checkout, fetch, pin
 from recursight.errors import InputError
+from recursight.executors.graph import status
 from recursight.files import digest
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.provenance import code_digest, git_commit
-from recursight.stages.reproduce import status
 
 FIRST = "some stages have not run here yet"
 
