@@ -1,7 +1,7 @@
 """The pipeline as a flow: every stage of dvc.yaml is a task; then results are tracked and the winner is registered.
 
-DVC says which stages there are, what they read and what has changed. Prefect says when they run, how often they are
-tried again, and what came of it.
+DVC knows which stages there are, what they read and what has changed. Prefect decides when they run and how often
+they are tried again, and records the outcome.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Retraining as a flow: if data, code or parameters are new, train, register and let the gate decide; else say so.
+"""Retraining as a flow: if data, code or parameters are new, train, register and let the gate decide.
 
 It runs on a schedule, after new data, or when somebody asks. What it did, and why, stands in its final state
 (`Retrained` or `Unchanged`) and, with what was compared, in its artifact `retraining`.

@@ -23,7 +23,7 @@ from recursight.operations import flow_runs
 from recursight.operations.prefect_api import PrefectApi
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STAGES_SECONDS = 5.0  # for trainings to end, and for their recorders to say so in MLflow
+STAGES_SECONDS = 5.0  # for trainings to end, and for their recorders to mark it in MLflow
 SERVER_SECONDS = 2.0  # for an answer of Prefect's, and for a temporary one to end
 
 _asked = threading.Event()
@@ -37,8 +37,8 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = [sign for sign in SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]  # `nohup` keeps its word
-    before = {sign: signal.signal(sign, _on_signal) for sign in heard}
+    handled = [sign for sign in SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]  # `nohup` goes on working
+    before = {sign: signal.signal(sign, _on_signal) for sign in handled}
     try:
         yield
     finally:
@@ -95,7 +95,7 @@ def _stop(number: int) -> None:
     for task in tasks:
         task.start()
     for act in _exit_acts:
-        with suppress(Exception):  # the end comes, whatever it says
+        with suppress(Exception):  # the process ends anyway
             act()
     for task in tasks:
         task.join(STAGES_SECONDS + SERVER_SECONDS)

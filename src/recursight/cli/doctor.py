@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from recursight.operations.doctor import Finding
 
 PANEL = "Operation"
-COLOURS = {"ok": "green", "note": "yellow", "mend": "bold red"}
+COLOURS = {"ok": "green", "note": "yellow", "fix": "bold red"}
 INDENT = 16
 
 
@@ -55,7 +55,7 @@ def doctor(
         print(json.dumps([asdict(finding) for finding in found], indent=2))
     else:
         _print(found)
-    raise typer.Exit(int(any(finding.state == "mend" for finding in found)))
+    raise typer.Exit(int(any(finding.state == "fix" for finding in found)))
 
 
 def _print(found: "list[Finding]") -> None:
@@ -73,5 +73,5 @@ def _print(found: "list[Finding]") -> None:
             console.print(text, soft_wrap=True)
         for command in finding.commands:
             console.print(Text(f"{' ' * INDENT}$ ") + Text(command, "bold"), soft_wrap=True)
-    count = sum(finding.state == "mend" for finding in found)
-    console.print(f"\n{count} to mend." if count else "\nNothing needs mending.")
+    count = sum(finding.state == "fix" for finding in found)
+    console.print(f"\n{count} to fix." if count else "\nNothing needs fixing.")

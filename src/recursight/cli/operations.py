@@ -23,7 +23,7 @@ def up(
 ) -> None:
     """Start Prefect's server, MLflow's server and a worker on 127.0.0.1, and apply the deployments.
 
-    Starts what does not run; done twice, it says so. From then on every command here uses these servers.
+    Starts what does not run yet. From then on every command here uses these servers.
 
     Example: [bold]recursight up --prefect-port 4300[/]
     """

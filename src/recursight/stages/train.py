@@ -184,7 +184,7 @@ def train_once(layout: Layout, training: Training, folder: Path, params: Params)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     checkpoint = layout.checkpoint(training.name, training.seed)
     model = training.build()
-    with live(layout, params, training.card, folder, defer=True) as tracker:
+    with live(layout, params, training.card, folder) as tracker:
         reached = _train(model, training, checkpoint, tracker)
         # Shown where training begins: there each step's pull is the architecture's own.
         norms = gradient_norms(training.build(), *_probe(training))

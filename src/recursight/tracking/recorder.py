@@ -1,7 +1,7 @@
 """The process beside a training that keeps its MLflow run: `python -m recursight.tracking.recorder`, fed by `live`.
 
 It reads JSON lines: the opening, `{"epoch": {...}, "at_ms": ...}` after each epoch, `{"end": status}`. Input that ends
-without an end means that the training was killed. Exit status 0 says that the run is complete.
+without an end means that the training was killed. Exit status 0 means that the run is complete.
 """
 
 import json

@@ -84,7 +84,7 @@ def _drop_attempts(client: "MlflowClient", experiment: str, layout: Layout, resu
 
 
 def send_evaluation(client: "MlflowClient", run_id: str, result: Result) -> None:
-    """Logs scores and figures on the run of the training; the tag that says so comes last."""
+    """Logs scores and figures on the run of the training; the tag that marks it complete comes last."""
     metrics, folder = result.metrics, result.evaluation
     assert folder is not None
     values = {f"{split}_{score}": metrics[split].get(score) for split in ("validation", "test") for score in SCORES}

@@ -44,7 +44,7 @@ def examine(layout: Layout | None, limit_seconds: float = LIMIT_SECONDS) -> list
         answers = {name: pool.submit(_apart if name in APART else _here, name, layout, limit_seconds) for name in names}
         found = [finding for answer in answers.values() for finding in answer.result()]
     if layout is None:
-        found.append(Finding("project", "mend", "no params.yaml and dvc.yaml here or above: change into a project"))
+        found.append(Finding("project", "fix", "no params.yaml and dvc.yaml here or above: change into a project"))
     elif not any(finding.area == "leftovers" for finding in found):
         found.append(Finding("leftovers", "ok", "killed processes left nothing"))
     return found
@@ -54,7 +54,7 @@ def _here(name: str, layout: Layout | None, limit_seconds: float) -> list[Findin
     try:
         return list(CHECKS[name](layout))
     except Exception as error:  # whatever is broken, the other checks go on
-        return [Finding(name, "mend", f"this check failed: {type(error).__name__}: {error}")]
+        return [Finding(name, "fix", f"this check failed: {type(error).__name__}: {error}")]
 
 
 def _apart(name: str, layout: Layout | None, limit_seconds: float) -> list[Finding]:
@@ -65,12 +65,12 @@ def _apart(name: str, layout: Layout | None, limit_seconds: float) -> list[Findi
             command, cwd=root, capture_output=True, text=True, timeout=limit_seconds, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
-        return [Finding(name, "mend", f"no answer in {limit_seconds:.0f} s")]
+        return [Finding(name, "fix", f"no answer in {limit_seconds:.0f} s")]
     try:
         return [Finding(**finding) for finding in json.loads(finished.stdout.splitlines()[-1])]
     except (IndexError, ValueError, TypeError):
         last = next(iter(reversed(finished.stderr.strip().splitlines())), f"exit status {finished.returncode}")
-        return [Finding(name, "mend", f"this check failed: {last}", software.install(layout))]
+        return [Finding(name, "fix", f"this check failed: {last}", software.install(layout))]
 
 
 def main() -> None:

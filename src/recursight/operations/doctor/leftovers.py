@@ -56,7 +56,7 @@ def left_in_mlflow(layout: Layout) -> Iterator[Finding]:
     except Unreachable as error:
         if "not a database" in str(error) or "malformed" in str(error):
             again = (f"mv {database} {database}.broken", "recursight track sync", "recursight register")
-            yield Finding("mlflow", "mend", f"{database.name} is no database: results on disk go into a new one", again)
+            yield Finding("mlflow", "fix", f"{database.name} is no database: results on disk go into a new one", again)
         else:
             yield Finding("leftovers", "note", f"MLflow does not answer: its runs were not looked at ({error})")
         return
@@ -98,4 +98,4 @@ def _findings(found: list[Leftover]) -> Iterator[Finding]:
     for each in found:
         kinds[each.kind].append(each.what)
     for kind, what in kinds.items():
-        yield Finding("leftovers", "mend", f"{PLURAL[kind]}: {some(what)}", FIX)
+        yield Finding("leftovers", "fix", f"{PLURAL[kind]}: {some(what)}", FIX)

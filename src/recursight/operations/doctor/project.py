@@ -30,7 +30,7 @@ def params(layout: Layout) -> Iterator[Finding]:
         count = len(load(layout.params).candidates)
     except (InputError, UnicodeDecodeError) as error:
         for line in str(error).splitlines():
-            yield Finding("params", "mend", line, (edit(layout),))
+            yield Finding("params", "fix", line, (edit(layout),))
         return
     yield Finding("params", "ok", f"params.yaml is valid: {count} candidate{'s' * (count > 1)}")
 
@@ -57,16 +57,16 @@ def data(layout: Layout) -> Iterator[Finding]:
     """data/ against data.dvc, and the stages against what they read. Asks DVC."""
     if not layout.data.exists():
         how = ("dvc pull data.dvc",) if layout.data_dvc.exists() else ("recursight data import digits",)
-        yield Finding("data", "mend", "data/ is missing", how)
+        yield Finding("data", "fix", "data/ is missing", how)
     elif not layout.data_dvc.exists():
-        yield Finding("data", "mend", "data/ is pinned by no data.dvc", ("dvc add data",))
+        yield Finding("data", "fix", "data/ is pinned by no data.dvc", ("dvc add data",))
     finished = commands.dvc(layout.root, "status", "--json", timeout_seconds=LIMIT_SECONDS)
     if finished.returncode and any(sign in finished.stderr for sign in BUSY):
         yield Finding("data", "note", "a stage is at work: what has changed was not looked at")
         return
     if finished.returncode:
         what = f"`dvc status` fails: {commands.message_of(finished)}"
-        yield Finding("data", "mend", what, _for_dvc(layout, finished.stderr))
+        yield Finding("data", "fix", what, _for_dvc(layout, finished.stderr))
         return
     changes: dict[str, Any] = json.loads(finished.stdout)
     pinned = changes.pop("data.dvc", None)
@@ -97,7 +97,7 @@ def remote(layout: Layout) -> Iterator[Finding]:
             reached = store.fs.exists(store.path)
             local = store.fs.protocol == "local"
     except (DvcException, OSError, KeyError, ValueError, ImportError) as error:
-        yield Finding("remote", "mend", f"DVC's remote cannot be reached: {_first(error)}", _for_remote(layout, error))
+        yield Finding("remote", "fix", f"DVC's remote cannot be reached: {_first(error)}", _for_remote(layout, error))
         return
     if local and not reached and name != EMBEDDED:
         yield Finding("remote", "note", f"{name} ({url}) has nothing yet", ("dvc push --run-cache",))
@@ -114,18 +114,18 @@ def disk(layout: Layout) -> Iterator[Finding]:
     free = shutil.disk_usage(layout.root).free
     what = f"{_gigabytes(free)} free; artifacts/ and DVC's cache take {_gigabytes(taken)}"
     if free < max(taken, LEAST_FREE_BYTES):
-        yield Finding("disk", "mend", f"{what}, and a run may write as much again", ("dvc gc --workspace",))
+        yield Finding("disk", "fix", f"{what}, and a run may write as much again", ("dvc gc --workspace",))
     else:
         yield Finding("disk", "ok", what)
 
 
 def _agreement(change: str) -> Finding:
     if "not in cache" in change:
-        return Finding("data", "mend", "data/ is right, but DVC's cache lacks it", ("dvc commit --force data.dvc",))
+        return Finding("data", "fix", "data/ is right, but DVC's cache lacks it", ("dvc commit --force data.dvc",))
     what = (
         "data/ is not what data.dvc pins: pin what lies there, or (`dvc checkout --force data.dvc`) take back the pin"
     )
-    return Finding("data", "mend", what, ("dvc add data",))
+    return Finding("data", "fix", what, ("dvc add data",))
 
 
 def _for_remote(layout: Layout, error: BaseException) -> tuple[str, ...]:
@@ -135,10 +135,10 @@ def _for_remote(layout: Layout, error: BaseException) -> tuple[str, ...]:
     return _for_dvc(layout, str(error)) if "git repository" in str(error) else ("dvc remote list",)
 
 
-def _for_dvc(layout: Layout, said: str) -> tuple[str, ...]:
+def _for_dvc(layout: Layout, message: str) -> tuple[str, ...]:
     if not (layout.root / ".dvc").is_dir():
         return ("dvc init",) if (layout.root / ".git").exists() else ("dvc init --no-scm",)
-    if "git" in said.lower() and not (layout.root / ".git").exists():
+    if "git" in message.lower() and not (layout.root / ".git").exists():
         return ("git init",)
     broken = next((name for name in DECLARED if _is_broken(layout, name)), "dvc.yaml")
     return (f"git checkout -- {broken}",) if broken in WRITTEN_BY_DVC else (f"${{EDITOR:-vi}} {broken}",)
