@@ -7,7 +7,6 @@ window, are the reference; the window is drawn from the other half. Writes the t
 """
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,7 +29,6 @@ from recursight.monitoring.compare import compare
 from recursight.monitoring.reference import CONFIDENCE, PREDICTED
 from recursight.params import Monitor
 from recursight.stages import evaluate, prepare, train
-from recursight.stages.lifeline import mark_flow
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "monitoring.md"
@@ -124,7 +122,6 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=1000, help="unshifted windows per size")
     parser.add_argument("--shifted", type=int, default=100, help="windows per shift and size")
     arguments = parser.parse_args()
-    os.environ |= mark_flow()  # nothing goes to MLflow
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         text = measure(Layout(Path(name)), arguments.folder, arguments.windows, arguments.shifted)

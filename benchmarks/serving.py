@@ -82,7 +82,6 @@ def make_project() -> Layout:
     """Version 1 is conv_gru, version 2 lstm; trained briefly, since only their speed counts."""
     from recursight.registry import register
     from recursight.stages import evaluate, train
-    from recursight.stages.lifeline import mark_flow
 
     layout = Layout(FOLDER)
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -97,7 +96,6 @@ def make_project() -> Layout:
     (FOLDER / "dvc.yaml").write_text("stages: {}\n")
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
-    os.environ |= mark_flow()  # stages leave MLflow to whoever called them
     layout.data.mkdir()
     make_digits(layout.data)
     prepare(layout.data, layout.store, size=(SIDE, SIDE))

@@ -40,8 +40,8 @@ def _markdown(found: Check) -> str:
         for feature in found.verdict.features
     ]
     table = "\n".join(["| feature | drift | PSI | p-value |", "|---|---|---|---|", *rows])
-    said = " ".join([found.sentence, ALARMS[found.alarm]]).strip()
-    return f"# {'Drift' if found.drifted else 'No drift'}\n\n{said}\n\n{table}\n\n[Report]({found.report.as_uri()})"
+    text = " ".join([found.sentence, ALARMS[found.alarm]]).strip()
+    return f"# {'Drift' if found.drifted else 'No drift'}\n\n{text}\n\n{table}\n\n[Report]({found.report.as_uri()})"
 
 
 if __name__ == "__main__":

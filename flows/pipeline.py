@@ -1,7 +1,7 @@
 """The pipeline as a flow: every stage of dvc.yaml is a task; then results are tracked and the winner is registered.
 
-DVC says which stages there are, what they read and what has changed. Prefect says when they run, how often they are
-tried again, and what came of it.
+DVC knows which stages there are, what they read and what has changed. Prefect decides when they run and how often
+they are tried again, and records the outcome.
 """
 
 import base64
@@ -19,16 +19,18 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import stopping
+from flows.live_display import LiveDisplay
 from recursight.errors import InputError
+from recursight.executors import EXECUTORS, StageFailed, StageRefused, clone
+from recursight.executors.graph import changed, graph, longest_first
 from recursight.files import read_json
 from recursight.layout import Layout
-from recursight.operations import reaping
+from recursight.operations import cleanup
 from recursight.params import Params, load
-from recursight.stages.board import Board
-from recursight.stages.reproduce import StageFailed, StageRefused, changed, end_all, graph, longest_first, reproduce
 
 DAY_SECONDS = 24 * 60 * 60.0
 MOST_STAGES_AT_ONCE = 64
+EXECUTOR = EXECUTORS["local"]
 
 
 @dataclass(frozen=True)
@@ -56,32 +58,32 @@ def may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
     retry_condition_fn=may_pass,
     persist_result=False,
 )
-def run_stage(stage: str, has_changed: bool, timeout_seconds: float, board: Board | None) -> State[None]:
+def run_stage(stage: str, has_changed: bool, timeout_seconds: float, display: LiveDisplay | None) -> State[None]:
     """One stage of dvc.yaml, by `dvc repro --single-item`."""
     if not has_changed:
         return Completed(name="Cached", message="unchanged: nothing to do")
     logger = get_run_logger()
     layout = Layout.find()
-    with (board or Board(silent=True)).stage(stage) as at_work:
+    with (display or LiveDisplay(silent=True)).stage(stage) as shown:
         try:
-            for line in reproduce(layout.root, stage, timeout_seconds=timeout_seconds):
+            for line in EXECUTOR.run(layout.root, stage, timeout_seconds=timeout_seconds):
                 logger.info(line)
-                at_work.line(stage, line)
+                shown.update(stage, line)
         except StageFailed:
-            stopping.hold()
+            stopping.wait_for_shutdown()
             raise
     return Completed(message="done")
 
 
 @task(persist_result=False)
 def open_store() -> None:
-    """Creates the tracking store where there is none, and ends what the dead began in it; beside the first stages."""
+    """Creates the tracking store where there is none, and ends runs of killed processes; beside the first stages."""
     from recursight.tracking import Unreachable, ensure_store
 
     layout = Layout.find()
-    with suppress(Unreachable):  # said at the end, by those who have something to send
+    with suppress(Unreachable):  # reported at the end, when there is something to send
         ensure_store(layout)
-        _tell(reaping.mlflow_runs(layout, clear=True) + reaping.decisions(layout, clear=True))
+        _log(cleanup.mlflow_runs(layout, clear=True) + cleanup.decisions(layout, clear=True))
 
 
 @task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=may_pass, persist_result=False)
@@ -117,13 +119,14 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
         stage_timeout_seconds: a stage that takes longer is ended, and tried again.
     """
     # A task with tags asks the server for a slot under each, for up to two seconds; the owner's is the run's alone.
-    with stopping.stoppable_flow(), TagsContext():
-        return _pipeline(Layout.find(), jobs, stage_timeout_seconds)
+    layout = Layout.find()
+    with clone.claim(layout), stopping.stoppable_flow(), TagsContext():
+        return _pipeline(layout, jobs, stage_timeout_seconds)
 
 
 def _pipeline(layout: Layout, jobs: int | None, stage_timeout_seconds: float) -> Outcome:
     params = load(layout.params)
-    _tell(reaping.begin(layout))
+    _log(cleanup.begin(layout))
     if not layout.data.exists():
         raise InputError(
             "data/ is missing: get it with `dvc pull data.dvc`, or bring images: `recursight data import`."
@@ -138,23 +141,23 @@ def _pipeline(layout: Layout, jobs: int | None, stage_timeout_seconds: float) ->
     logger.info("%d of %d stages have changed", len(todo), len(stages))
     opening = open_store.submit()
     try:
-        with Board(silent="RECURSIGHT_BOARD" not in os.environ) as board, stopping.at_last(board.close):
-            board.width = max(map(len, stages))
-            _run_all(longest_first(layout, stages), todo, jobs or jobs_for(params), stage_timeout_seconds, board)
+        with LiveDisplay(silent="RECURSIGHT_DISPLAY" not in os.environ) as display, stopping.on_exit(display.close):
+            display.width = max(map(len, stages))
+            _run_all(longest_first(layout, stages), todo, jobs or jobs_for(params), stage_timeout_seconds, display)
     except (StageRefused, StageFailed):
-        track(return_state=True)  # the stages that ended well are not told of otherwise
+        track(return_state=True)  # nothing else sends the results of the stages that succeeded
         raise
     finally:
-        end_all()
+        EXECUTOR.end_all(stopping.STAGES_SECONDS)
     _show(layout)
     opening.wait()
     track()
     return Outcome(ran=[stage for stage in stages if stage in todo], registered=register_winner())
 
 
-def _tell(dead: list[reaping.Dead]) -> None:
-    for each in dead:
-        get_run_logger().warning("cleared away what a killed process left: %s %s", each.kind, each.what)
+def _log(removed: list[cleanup.Leftover]) -> None:
+    for each in removed:
+        get_run_logger().warning("removed what a killed process left: %s %s", each.kind, each.what)
 
 
 def jobs_for(params: Params) -> int:
@@ -163,7 +166,9 @@ def jobs_for(params: Params) -> int:
     return max(1, available // params.train.threads)
 
 
-def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_seconds: float, board: Board) -> None:
+def _run_all(
+    stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_seconds: float, display: LiveDisplay
+) -> None:
     """Submits each stage as soon as what it reads is there, `jobs` at a time, in their order.
 
     Raises:
@@ -185,7 +190,7 @@ def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_sec
                 "timeout_seconds": timeout_seconds,
             }
             named = run_stage.with_options(name=stage)
-            futures[stage] = named.submit(**arguments, board=board, wait_for=above)
+            futures[stage] = named.submit(**arguments, display=display, wait_for=above)
             at_work[futures[stage]] = stage
         if not at_work:
             break
@@ -196,7 +201,7 @@ def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_sec
             done.add(stage)
         else:
             failures.append(finished.result(raise_on_failure=False))
-            board.say(stage, "failed")
+            display.print_line(stage, "failed")
     if failures:
         refused = all(isinstance(failure, InputError) for failure in failures)
         raise (StageRefused if refused else StageFailed)("\n".join(str(failure) for failure in failures))

@@ -1,4 +1,4 @@
-"""Retraining as a flow: if data, code or parameters are new, train, register and let the gate decide; else say so.
+"""Retraining as a flow: if data, code or parameters are new, train, register and let the gate decide.
 
 It runs on a schedule, after new data, or when somebody asks. What it did, and why, stands in its final state
 (`Retrained` or `Unchanged`) and, with what was compared, in its artifact `retraining`.
@@ -7,7 +7,6 @@ It runs on a schedule, after new data, or when somebody asks. What it did, and w
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
@@ -16,10 +15,10 @@ from prefect.states import Completed
 
 from flows import stopping
 from flows.pipeline import DAY_SECONDS, pipeline, run_stage
-from recursight.errors import InputError
+from recursight.executors import clone
 from recursight.layout import Layout
-from recursight.operations import reaping
-from recursight.stages.sources import Sources, causes, settle_data
+from recursight.operations import cleanup, flow_runs
+from recursight.operations.sources import Sources, causes, settle_data
 
 MOST_ROUNDS = 3  # of data that changes while it is trained on
 
@@ -98,24 +97,11 @@ def retrain(cause: str | None = None) -> State[Retraining]:
     Args:
         cause: the drift that asked for it, for the record. It does not make the same data train a new model.
     """
-    with stopping.stoppable_flow():
-        return _alone(Layout.find(), cause)
-
-
-def _alone(layout: Layout, cause: str | None) -> State[Retraining]:
-    reaping.begin(layout)
-    lock = layout.lock("retrain")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    alone = FileLock(lock)
-    try:
-        alone.acquire(timeout=0)
-    except Timeout:
-        raise InputError("another retraining is under way in this project; wait for it to end.") from None
-    try:
-        with tags(reaping.own_tag(layout)):  # for the pipeline's run
+    layout = Layout.find()
+    with clone.claim(layout) as process, stopping.stoppable_flow():
+        cleanup.begin(layout)
+        with tags(flow_runs.tag(process)):  # for the pipeline's run
             done = _retrain(layout, cause)
-    finally:
-        alone.release()
     return Completed(name="Retrained" if done.changed else "Unchanged", message=done.sentence, data=done)
 
 

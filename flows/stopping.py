@@ -12,23 +12,23 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import psutil
 
+from recursight import processes
+from recursight.executors import EXECUTORS, clone
 from recursight.layout import Layout
-from recursight.operations import flow_runs, owners
-from recursight.operations.flow_runs import Prefect
-from recursight.stages.reproduce import end_all
+from recursight.operations import flow_runs
+from recursight.operations.prefect_api import PrefectApi
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STAGES_SECONDS = 5.0  # for trainings to end, and for their recorders to say so in MLflow
+STAGES_SECONDS = 5.0  # for trainings to end, and for their recorders to mark it in MLflow
 SERVER_SECONDS = 2.0  # for an answer of Prefect's, and for a temporary one to end
 
 _asked = threading.Event()
-_runs: list[tuple[Prefect, str]] = []
-_last_acts: list[Callable[[], None]] = []
+_runs: list[tuple[PrefectApi, str]] = []
+_exit_acts: list[Callable[[], None]] = []
 
 
 @contextmanager
@@ -37,8 +37,8 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = [sign for sign in SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]  # `nohup` keeps its word
-    before = {sign: signal.signal(sign, _on_signal) for sign in heard}
+    handled = [sign for sign in SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]  # `nohup` goes on working
+    before = {sign: signal.signal(sign, _on_signal) for sign in handled}
     try:
         yield
     finally:
@@ -51,46 +51,30 @@ def stoppable_flow() -> Iterator[None]:
     """The same for a flow, in its body: its run is marked as cancelled."""
     from prefect.runtime import flow_run
 
-    with suppress(OSError), flow_runs.prefect_of_flows() as prefect:
-        _runs.append((replace(prefect, timeout_seconds=SERVER_SECONDS), str(flow_run.id)))
+    prefect, run_id = PrefectApi.configured(timeout_seconds=SERVER_SECONDS), str(flow_run.id)
+    if prefect:
+        _runs.append((prefect, run_id))
     try:
         with stoppable():
             yield
     finally:
-        _runs[:] = [run for run in _runs if run[1] != str(flow_run.id)]
+        _runs[:] = [run for run in _runs if run[1] != run_id]
 
 
 @contextmanager
-def at_last(act: Callable[[], None]) -> Iterator[None]:
+def on_exit(act: Callable[[], None]) -> Iterator[None]:
     """Within, something to be done before the process ends, such as giving the terminal back."""
-    _last_acts.append(act)
+    _exit_acts.append(act)
     try:
         yield
     finally:
-        _last_acts.remove(act)
+        _exit_acts.remove(act)
 
 
-def hold() -> None:
+def wait_for_shutdown() -> None:
     """Waits for the end if that is near: what fails now failed because it was ended, and is not to be tried again."""
     if _asked.is_set():
         threading.Event().wait(2 * STAGES_SECONDS)
-
-
-def shield_temporary_server() -> None:
-    """Lets Prefect start its temporary server in a session of its own.
-
-    Ctrl-C goes to every process of the terminal. The server would end at once, and nobody could be told that the flow
-    was stopped.
-    """
-    import subprocess
-    from functools import partial
-    from types import SimpleNamespace
-
-    from prefect.server.api import server
-
-    own_session: Any = SimpleNamespace(**vars(subprocess))
-    own_session.Popen = partial(subprocess.Popen, start_new_session=True)
-    vars(server)["subprocess"] = own_session
 
 
 def _on_signal(number: int, frame: Any) -> None:
@@ -103,19 +87,22 @@ def _on_signal(number: int, frame: Any) -> None:
 
 def _stop(number: int) -> None:
     """Stages and flow runs side by side; then what else this process has started."""
-    tasks = [threading.Thread(target=end_all, args=(STAGES_SECONDS,), daemon=True)]
+    tasks = [
+        threading.Thread(target=executor.end_all, args=(STAGES_SECONDS,), daemon=True)
+        for executor in EXECUTORS.values()
+    ]
     tasks += [threading.Thread(target=_cancel, args=(*run, number), daemon=True) for run in reversed(_runs)]
     for task in tasks:
         task.start()
-    for act in _last_acts:
-        with suppress(Exception):  # the end comes, whatever it says
+    for act in _exit_acts:
+        with suppress(Exception):  # the process ends anyway
             act()
     for task in tasks:
         task.join(STAGES_SECONDS + SERVER_SECONDS)
     _exit(number)
 
 
-def _cancel(prefect: Prefect, run_id: str, number: int) -> None:
+def _cancel(prefect: PrefectApi, run_id: str, number: int) -> None:
     message = f"Stopped by {signal.Signals(number).name} on {socket.gethostname()}."
     with suppress(OSError):  # the next flow marks it
         flow_runs.cancel(prefect, run_id, message)
@@ -123,16 +110,9 @@ def _cancel(prefect: Prefect, run_id: str, number: int) -> None:
 
 def _exit(number: int) -> None:
     """Without Python's own end, which would wait for threads. Nothing that this process started stays."""
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with suppress(psutil.Error):
-            child.terminate()
-    _, left = psutil.wait_procs(children, timeout=SERVER_SECONDS)
-    for child in left:
-        with suppress(psutil.Error):
-            child.kill()
+    processes.end(processes.with_descendants(psutil.Process())[1:], (SERVER_SECONDS,))
     with suppress(Exception):
-        owners.leave(Layout.find())
+        clone.release(Layout.find())
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

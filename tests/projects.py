@@ -59,7 +59,6 @@ def copy_whole(origin: Path, root: Path, *without: str) -> Layout:
 def trained(digits_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's folder, with an empty tracking store. Only read it."""
     from recursight.stages import evaluate, train
-    from recursight.stages.lifeline import mark_flow
 
     layout = Layout(tmp_path_factory.mktemp("project"))
     layout.params.write_text(yaml.safe_dump(PARAMS))
@@ -67,12 +66,9 @@ def trained(digits_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     shutil.copytree(digits_store, layout.store)
     md5 = {"path": "data", "md5": "0123456789abcdef0123456789abcdef.dir"}
     (layout.root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"prepare": {"deps": [md5]}}}))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in mark_flow().items():  # a flow's stages leave MLflow to the flow
-            patch.setenv(name, value)
-        for name in PARAMS["candidates"]:
-            train.run(layout, name)
-            evaluate.run(layout, name)
+    for name in PARAMS["candidates"]:
+        train.run(layout, name)
+        evaluate.run(layout, name)
     shutil.rmtree(layout.state)
     choose(layout, "gru")
     ensure_store(layout)

@@ -1,55 +1,55 @@
-"""How the servers of this project are reached while `recursight up` keeps them running.
+"""How commands reach the servers that `recursight up` keeps running for this project.
 
-Every command of recursight finds them by itself. A person's own settings (PREFECT_API_URL, MLFLOW_TRACKING_URI) come
-first, and servers that have died are as if they had never been.
+Every command of recursight finds them automatically. A person's own settings (PREFECT_API_URL, MLFLOW_TRACKING_URI)
+come first; servers that have died are ignored.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recursight.files import read_json
+from recursight.files import read_json, replacing, write_json
 from recursight.layout import Layout
+from recursight.processes import ProcessIdentity
 
 SETTINGS_NOTE = "# Written by `recursight up`, removed by `recursight down`. Holds a password: never commit it.\n"
 
 
 @dataclass(frozen=True)
 class Running:
-    """A process as it was started.
+    """A service as it was started.
 
     Attributes:
-        pid: its number.
-        started: when, in seconds since 1970; tells it from a later process with the same number.
+        process: that was started.
         url: where it answers; None for the worker.
     """
 
-    pid: int
-    started: float
+    process: ProcessIdentity
     url: str | None = None
 
     @property
-    def lives(self) -> bool:
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            return bool(process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
+    def is_alive(self) -> bool:
+        return self.process.is_alive
 
 
 def folder(layout: Layout) -> Path:
-    """Logins, and who runs."""
+    """Logins, and a record of each service."""
     return layout.state / "servers"
 
 
 def running(layout: Layout, name: str) -> Running | None:
-    """The process that was started last as `prefect`, `mlflow` or `worker`; it need not live."""
+    """The process that was started last as `prefect`, `mlflow` or `worker`; it may have ended."""
     try:
-        return Running(**read_json(folder(layout) / f"{name}.json"))
-    except (FileNotFoundError, ValueError, TypeError):
+        record = read_json(folder(layout) / f"{name}.json")
+        url = record.pop("url")
+        return Running(ProcessIdentity(**record), url)
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def register(layout: Layout, name: str, running: Running) -> None:
+    """Notes a service that was started."""
+    write_json(folder(layout) / f"{name}.json", asdict(running.process) | {"url": running.url})
 
 
 def urls(layout: Layout) -> dict[str, str]:
@@ -68,12 +68,12 @@ def settings(layout: Layout) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         login = logins(layout)
-    except (OSError, ValueError, TypeError):  # lost or broken: `recursight doctor` tells of it
+    except (OSError, ValueError, TypeError):  # lost or broken: `recursight doctor` reports it
         return found
     prefect, mlflow = running(layout, "prefect"), running(layout, "mlflow")
-    if prefect and prefect.url and prefect.lives:
+    if prefect and prefect.url and prefect.is_alive:
         found |= {"PREFECT_API_URL": f"{prefect.url}/api", "PREFECT_API_AUTH_STRING": login["prefect"]}
-    if mlflow and mlflow.url and mlflow.lives:
+    if mlflow and mlflow.url and mlflow.is_alive:
         user, _, password = login["mlflow"].partition(":")
         found |= {"MLFLOW_TRACKING_URI": mlflow.url}
         found |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
@@ -114,11 +114,10 @@ def is_ours(layout: Layout) -> bool:
 
 def write_secret(path: Path, text: str) -> None:
     """A file of mode 600 from its first byte on, whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
 
 
 def _settings_path(layout: Layout) -> Path:

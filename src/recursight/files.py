@@ -27,7 +27,7 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yields a temporary path to write a file or fill a folder at; it becomes `target` if the block succeeds.
 
     A folder that stands at `target` is moved aside first and removed last. What a killed process left is put back or
-    swept away by the next one.
+    removed by the next one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
@@ -45,7 +45,7 @@ def replacing(target: Path) -> Iterator[Path]:
 def _sweep(target: Path) -> None:
     """Ends what killed processes began at a target."""
     for staging in list(left_behind(target.parent, target.name)):
-        put_right(staging)
+        recover(staging)
 
 
 def left_behind(folder: Path, name: str | None = None) -> Iterator[Path]:
@@ -61,7 +61,7 @@ def left_behind(folder: Path, name: str | None = None) -> Iterator[Path]:
             yield staging
 
 
-def put_right(staging: Path) -> None:
+def recover(staging: Path) -> None:
     """Removes what a process left; the old folder goes back if nothing took its place."""
     parts = STAGING.fullmatch(staging.name)
     assert parts
@@ -73,15 +73,12 @@ def put_right(staging: Path) -> None:
 
 
 def _may_live(pid: int, staging: Path) -> bool:
-    """Whether the process that made a file may still live; one that is younger than the file has only its number."""
-    import psutil  # only where something was left
+    """Whether the process that made a folder may still be alive."""
+    from recursight.processes import is_alive_since  # only where something was left
 
-    try:
-        return bool(psutil.Process(pid).create_time() <= staging.stat().st_ctime + 1)
-    except psutil.AccessDenied:
-        return True
-    except (psutil.NoSuchProcess, FileNotFoundError):
-        return False
+    with suppress(FileNotFoundError):
+        return is_alive_since(pid, staging.stat().st_ctime)
+    return False
 
 
 def write_text(target: Path, text: str) -> None:

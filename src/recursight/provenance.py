@@ -3,19 +3,17 @@
 import hashlib
 import platform
 import socket
-import subprocess
 from pathlib import Path
+
+from recursight.commands import git
 
 SOURCES = {".py", ".cpp", ".h", ".cu"}
 
 
 def git_commit(root: Path) -> str | None:
     """Commit of the project folder, with `-dirty` if tracked files have changed; None outside git."""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    described = git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*", timeout_seconds=10)
+    return None if described.returncode else described.stdout.strip()
 
 
 def code_digest(*folders: Path) -> str:

@@ -1,4 +1,4 @@
-"""What must hold after a kill and one more run: everything is there once, and nothing of the dead remains."""
+"""What must hold after a kill and one more run: everything is there once, and nothing is left of what was killed."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from tests.platforms import Platform
 
-HALF = (".*.*.*", "*.partial", "*.pid", "*.tmp")  # as `files.replacing`, checkpoints, locks and DVC leave them
+HALF = (".*.*.*", "*.partial", "*.holder", "*.tmp")  # as `files.replacing`, checkpoints, locks and DVC leave them
 END_SECONDS = 20.0  # for what ends by itself soon: recorders, temporary servers
 
 

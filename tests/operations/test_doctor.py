@@ -1,4 +1,4 @@
-"""`recursight doctor` on what is really broken: each finding with a command that exists, and that mends it."""
+"""`recursight doctor` on what is really broken: each finding with a command that exists, and that fixes it."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ import typer.main
 
 from recursight import access
 from recursight.cli import app
-from recursight.files import write_json
 from recursight.layout import Layout
 from recursight.operations.doctor import Finding, project, services, software
+from recursight.processes import ProcessIdentity
 from tests.tracking.servers import free_port
 from tests.workspace import Workspace
 
@@ -45,8 +46,8 @@ def until(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def to_mend(findings: list[Finding]) -> dict[str, tuple[str, ...]]:
-    return {finding.area: finding.commands for finding in findings if finding.state == "mend"}
+def to_fix(findings: list[Finding]) -> dict[str, tuple[str, ...]]:
+    return {finding.area: finding.commands for finding in findings if finding.state == "fix"}
 
 
 def exists(command: str, workspace: Workspace) -> bool:
@@ -68,14 +69,14 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path)
 
 
-def test_every_fault_of_params_is_told(layout: Layout) -> None:
+def test_every_fault_of_params_is_reported(layout: Layout) -> None:
     assert [finding.state for finding in project.params(layout)] == ["ok"]
     layout.params.write_text("candidates: {gru: {layr: gru}}\n")
     found = list(project.params(layout))
-    assert {finding.state for finding in found} == {"mend"}
+    assert {finding.state for finding in found} == {"fix"}
     assert any("did you mean 'layer'?" in finding.what for finding in found)
     layout.params.write_bytes(b"\xff\xfe\x00")
-    assert [finding.state for finding in project.params(layout)] == ["mend"]
+    assert [finding.state for finding in project.params(layout)] == ["fix"]
 
 
 def test_packages_outside_their_bounds_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,23 +84,23 @@ def test_packages_outside_their_bounds_are_named(monkeypatch: pytest.MonkeyPatch
     metadata = tmp_path / "fastapi-0.200.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: fastapi\nVersion: 0.200.0\n")
-    assert to_mend(list(software.versions(None))) == {}
+    assert to_fix(list(software.versions(None))) == {}
     monkeypatch.syspath_prepend(str(tmp_path))
-    (finding,) = [found for found in software.versions(None) if found.state == "mend"]
+    (finding,) = [found for found in software.versions(None) if found.state == "fix"]
     assert "fastapi 0.200.0 (needs <0.151,>=0.139)" in finding.what
     assert "pip install -r requirements.lock" in finding.commands[0]
 
 
 def test_drift_from_the_lock_is_named(layout: Layout) -> None:
     (layout.root / "requirements.lock").write_text("numpy==1.0.0\nnot-installed-here==1.0\n")
-    (finding,) = [found for found in software.versions(layout) if found.state == "mend"]
+    (finding,) = [found for found in software.versions(layout) if found.state == "fix"]
     assert re.search(r"numpy \S+ \(pinned ==1.0.0\)$", finding.what)
 
 
-def test_a_full_disk_is_told(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert to_mend(list(project.disk(layout))) == {}
+def test_a_full_disk_is_reported(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert to_fix(list(project.disk(layout))) == {}
     monkeypatch.setattr(project, "LEAST_FREE_BYTES", 2**60)
-    assert to_mend(list(project.disk(layout))) == {"disk": ("dvc gc --workspace",)}
+    assert to_fix(list(project.disk(layout))) == {"disk": ("dvc gc --workspace",)}
 
 
 class Deaf(BaseHTTPRequestHandler):
@@ -128,8 +129,7 @@ def served(layout: Layout, request: pytest.FixtureRequest) -> Iterator[Layout]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        own = {"pid": os.getpid(), "started": psutil.Process().create_time(), "url": url}
-        write_json(access.folder(layout) / "prefect.json", own)
+        access.register(layout, "prefect", access.Running(ProcessIdentity.of(), url))
         access.write_secret(access.folder(layout) / "logins.json", '{"prefect": "u:p", "mlflow": "u:p"}')
         yield layout
         server.closing.set()  # type: ignore[attr-defined]
@@ -137,26 +137,29 @@ def served(layout: Layout, request: pytest.FixtureRequest) -> Iterator[Layout]:
         thread.join()
 
 
-@pytest.mark.parametrize(("served", "said"), [(Deaf, "no answer"), (Refusing, "login: HTTP 401")], indirect=["served"])
-def test_a_server_that_hangs_or_refuses_is_told(served: Layout, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("served", "message"), [(Deaf, "no answer"), (Refusing, "login: HTTP 401")], indirect=["served"]
+)
+def test_a_server_that_hangs_or_refuses_is_reported(served: Layout, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "TIMEOUT_SECONDS", 0.5)
-    (finding,) = [found for found in services.servers(served) if found.state == "mend"]
-    assert said in finding.what
+    (finding,) = [found for found in services.servers(served) if found.state == "fix"]
+    assert why in finding.what
     assert finding.commands == ("recursight down", "recursight up")
 
 
-def test_a_dead_server_and_a_readable_password_are_told(layout: Layout) -> None:
-    write_json(access.folder(layout) / "mlflow.json", {"pid": os.getpid(), "started": 1.0, "url": "http://127.0.0.1:1"})
-    assert to_mend(list(services.servers(layout))) == {"mlflow": ("recursight up",)}
+def test_a_dead_server_and_a_readable_password_are_reported(layout: Layout) -> None:
+    earlier = replace(ProcessIdentity.of(), started=1.0)
+    access.register(layout, "mlflow", access.Running(earlier, "http://127.0.0.1:1"))
+    assert to_fix(list(services.servers(layout))) == {"mlflow": ("recursight up",)}
     logins = access.folder(layout) / "logins.json"
     logins.write_text('{"prefect": "u:p", "mlflow": "u:p"}')
     logins.chmod(0o644)
-    (command,) = to_mend(list(services.logins(layout)))["logins"]
+    (command,) = to_fix(list(services.logins(layout)))["logins"]
     subprocess.run(command, shell=True, cwd=layout.root, check=True)
-    assert to_mend(list(services.logins(layout))) == {}
+    assert to_fix(list(services.logins(layout))) == {}
     logins.write_text("{")
     assert access.settings(layout) == {}
-    assert list(to_mend(list(services.logins(layout)))) == ["logins"]
+    assert list(to_fix(list(services.logins(layout)))) == ["logins"]
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +181,10 @@ def examined(workspace: Workspace, *, status: int) -> list[Finding]:
 @pytest.mark.slow
 def test_a_fresh_clone_is_told_to_pull(workspace: Workspace) -> None:
     found = examined(workspace, status=1)
-    assert to_mend(found) == {"data": ("dvc pull data.dvc",)}
-    workspace.run(*to_mend(found)["data"][0].split())
+    assert to_fix(found) == {"data": ("dvc pull data.dvc",)}
+    workspace.run(*to_fix(found)["data"][0].split())
     found = examined(workspace, status=0)
-    assert {"python", "packages", "device", "params", "git", "data", "stages", "disk", "dead"} <= {
+    assert {"python", "packages", "device", "params", "git", "data", "stages", "disk", "leftovers"} <= {
         finding.area for finding in found
     }
     assert "recursight pipeline" in [command for finding in found for command in finding.commands]
@@ -197,8 +200,8 @@ def test_nothing_that_is_broken_stops_it(tmp_path: Path) -> None:
     logins.parent.mkdir(parents=True)
     logins.write_text("{")
     found = examined(broken, status=1)
-    assert set(to_mend(found)) == {"params", "data", "remote", "logins", "mlflow"}
-    assert "git init" in to_mend(found)["remote"]
+    assert set(to_fix(found)) == {"params", "data", "remote", "logins", "mlflow"}
+    assert "git init" in to_fix(found)["remote"]
     wide = broken.run("recursight", "doctor", status=1)
     assert "Traceback" not in wide
     assert "\x1b[" not in wide
@@ -240,7 +243,7 @@ def descendants(workspace: Workspace, owner: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("RECURSIGHT_FLOW_PROCESS", "").startswith(f"{owner}:"):
+            if process.environ().get("RECURSIGHT_FLOW_PROCESS", "").split(":")[1:2] == [str(owner)]:
                 found.append(process)
         except psutil.Error:
             continue
@@ -253,11 +256,9 @@ def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_
     workspace.run("dvc", "pull", "--quiet", "data.dvc")
     first = killed_in_training(workspace)
     assert states(workspace) == ["RUNNING"]
-    assert descendants(workspace, first)  # the temporary server, at the least
-    found = [finding for finding in examined(workspace, status=1) if finding.area == "dead"]
+    found = [finding for finding in examined(workspace, status=1) if finding.area == "leftovers"]
     assert {finding.commands for finding in found} == {("recursight doctor --fix",)}
     assert any(f"process {first}" in finding.what for finding in found)
-    assert any("uvicorn" in finding.what for finding in found)
     workspace.run("recursight", "doctor", "--fix")
     assert descendants(workspace, first) == []
     assert states(workspace) == ["CRASHED"]
@@ -277,9 +278,9 @@ def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_
 TAKEN = """
 from recursight import access
 from recursight.layout import Layout
-from recursight.operations.flow_runs import Prefect
+from recursight.operations.prefect_api import PrefectApi
 access.enter(Layout.find())
-prefect = Prefect.of_environment()
+prefect = PrefectApi.configured()
 deployment = prefect.ask("/deployments/name/pipeline/local", method="GET")["id"]
 run = prefect.ask(f"/deployments/{deployment}/create_flow_run", {"state": {"type": "PENDING"}})
 print(run["state"]["type"])
@@ -304,16 +305,16 @@ def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_p
         for pid in (worker["pid"], json.loads(flow.read_text())["pid"]):
             os.kill(pid, signal.SIGKILL)
         found = examined(workspace, status=1)
-        assert to_mend(found)["worker"] == ("recursight up",)
-        told = [finding.what for finding in found if finding.area == "dead"]
+        assert to_fix(found)["worker"] == ("recursight up",)
+        told = [finding.what for finding in found if finding.area == "leftovers"]
         assert any(what.startswith("flow runs count as running, and do not: ") for what in told), told
-        fixed = workspace.run("recursight", "doctor", "--fix", status=1)  # the worker is still to mend
+        fixed = workspace.run("recursight", "doctor", "--fix", status=1)  # the worker is still to fix
         assert "removed: flow run" in fixed, run
         assert workspace.run("python", "-c", TAKEN).strip() == "PENDING"
         assert "removed: flow run" in workspace.run("recursight", "doctor", "--fix", status=1)
         workspace.change_params(train={"epochs": 2})
-        workspace.run(*to_mend(found)["worker"][0].split())
-        assert to_mend(examined(workspace, status=0)) == {}
+        workspace.run(*to_fix(found)["worker"][0].split())
+        assert to_fix(examined(workspace, status=0)) == {}
         output = workspace.run("prefect", "deployment", "run", "pipeline/local", "--watch")
         assert "Completed" in output
         mlflow = json.loads((workspace.root / ".recursight" / "servers" / "mlflow.json").read_text())["pid"]
@@ -323,6 +324,6 @@ def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_p
         started = time.monotonic()
         hanging = examined(workspace, status=1)
         assert time.monotonic() - started < LIMIT_SECONDS / 2
-        assert to_mend(hanging) == {"mlflow": ("recursight down", "recursight up")}
+        assert to_fix(hanging) == {"mlflow": ("recursight down", "recursight up")}
     finally:
         workspace.run("recursight", "down")

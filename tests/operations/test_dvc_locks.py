@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recursight.layout import Layout
-from recursight.operations.dvc_locks import BROKEN, dead_notes
+from recursight.operations.dvc_locks import BROKEN, stale_notes
 
 DVC = [sys.executable, "-m", "dvc"]
 
@@ -21,18 +21,18 @@ def noted(tmp_path: Path) -> Path:
     return path
 
 
-def test_notes_of_the_dead_go_and_those_of_the_living_stay(noted: Path, tmp_path: Path) -> None:
+def test_notes_of_ended_processes_go_and_those_of_running_ones_stay(noted: Path, tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     dead, living = ({"pid": pid, "cmd": "dvc repro"} for pid in (ended.pid, os.getpid()))
     noted.write_text(json.dumps({"write": {"a": dead, "b": living}, "read": {"c": [dead, living], "d": [dead]}}))
     for clear in (False, True):
-        assert dead_notes(Layout(tmp_path), clear) == [f"process {ended.pid}"]
+        assert stale_notes(Layout(tmp_path), clear) == [f"process {ended.pid}"]
     assert json.loads(noted.read_text()) == {"write": {"b": living}, "read": {"c": [living]}}
-    assert dead_notes(Layout(tmp_path), True) == []
+    assert stale_notes(Layout(tmp_path), True) == []
 
 
-def test_half_a_file_is_mended_so_that_dvc_works_again(noted: Path, tmp_path: Path) -> None:
+def test_half_a_file_is_repaired_so_that_dvc_works_again(noted: Path, tmp_path: Path) -> None:
     root = tmp_path
     subprocess.run([*DVC, "init", "--no-scm", "--force", "--quiet"], cwd=root, check=True)
     (root / "dvc.yaml").write_text("stages: {copy: {cmd: cp a b, deps: [a], outs: [b]}}\n")
@@ -40,9 +40,9 @@ def test_half_a_file_is_mended_so_that_dvc_works_again(noted: Path, tmp_path: Pa
     noted.parent.mkdir(exist_ok=True)
     noted.write_text('{"write": {"a": ')
     assert "corrupted" in subprocess.run([*DVC, "repro"], cwd=root, capture_output=True, text=True).stderr
-    assert dead_notes(Layout(root), True) == [BROKEN]
+    assert stale_notes(Layout(root), True) == [BROKEN]
     subprocess.run([*DVC, "repro", "--quiet"], cwd=root, check=True)
 
 
 def test_a_project_in_which_dvc_never_worked_has_none(tmp_path: Path) -> None:
-    assert dead_notes(Layout(tmp_path), True) == []
+    assert stale_notes(Layout(tmp_path), True) == []

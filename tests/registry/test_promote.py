@@ -3,7 +3,7 @@
 import json
 import shutil
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
+from recursight.processes import ProcessIdentity
 from recursight.registry import (
     CHALLENGER,
     CHAMPION,
@@ -33,7 +34,7 @@ from recursight.registry import (
 from recursight.registry.decisions import Decision, decide, experiment_name
 from recursight.registry.loading import load_version
 from recursight.tracking import connect
-from recursight.tracking.runs import PID
+from recursight.tracking.runs import PROCESS
 from tests.projects import change_params, choose, copy_whole
 
 NAME = "recursight"
@@ -208,7 +209,7 @@ def test_a_promotion_killed_before_the_alias_moved_is_completed(contest):
     client.set_registered_model_alias(NAME, CHALLENGER, "2")
     client.update_run(made.id, status="RUNNING")
     assert settle(client, contest, NAME) == [], "its process lives"
-    client.set_tag(made.id, PID, "999999999")
+    client.set_tag(made.id, PROCESS, str(replace(ProcessIdentity.of(), pid=999_999_999)))
     assert [decision.id for decision in settle(client, contest, NAME)] == [made.id]
     assert (bearer(contest, CHAMPION), bearer(contest, CHALLENGER)) == (2, None)
     assert client.get_run(made.id).info.status == "FINISHED"

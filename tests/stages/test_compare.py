@@ -2,32 +2,24 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from recursight.cli import app
 from recursight.errors import InputError
 from recursight.evaluation.significance import mcnemar
+from recursight.executors.local import flow_mark
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
 from recursight.stages import compare, evaluate
 from recursight.stages.compare import in_words, sum_of_confusions
-from recursight.stages.lifeline import mark_flow
 from tests.stages.trained import CANDIDATES, project
 
 LONGER = {"wide": {"layer": "gru", "hidden": 48, "bidirectional": True}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_a_flow() -> Iterator[None]:
-    """Stages then leave the tracking store, which is not what is tested here, to the flow."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in mark_flow().items():
-            patch.setenv(name, value)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +72,12 @@ def test_the_report_loads_nothing_and_repeats(layout: Layout) -> None:
     assert (layout.comparison / "report.html").read_text(encoding="utf-8") == page
 
 
-def test_the_final_table_is_printed(
-    layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RECURSIGHT_FLOW", raising=False)  # a flow shows it itself
-    compare.run(layout)
-    lines = capsys.readouterr().out.splitlines()
+def test_the_command_prints_the_final_table_unless_a_flow_does(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(layout.root)
+    lines = CliRunner().invoke(app, ["compare"]).output.splitlines()
+    for name, value in flow_mark().items():
+        monkeypatch.setenv(name, value)
+    assert CliRunner().invoke(app, ["compare"]).output == ""
     assert len(lines) == 4
     assert lines[0].startswith("candidate")
     assert lines[1].endswith("winner")

@@ -1,6 +1,5 @@
 """evaluate@NAME on a really trained bundle: every file, and that they agree with each other."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +13,7 @@ from recursight.errors import InputError
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
 from recursight.stages import evaluate
-from recursight.stages.lifeline import mark_flow
 from tests.stages.trained import CANDIDATES, project
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_a_flow() -> Iterator[None]:
-    """Stages then leave the tracking store, which is not what is tested here, to the flow."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in mark_flow().items():
-            patch.setenv(name, value)
-        yield
 
 
 @pytest.fixture(scope="module")

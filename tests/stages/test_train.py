@@ -47,10 +47,10 @@ def write_params(layout: Layout, seeds: list[int] | None = None, **train: Any) -
 
 def flow_environment() -> dict[str, str]:
     """As if this process were a flow: results are left for it to track."""
-    from recursight.stages.lifeline import mark_flow
+    from recursight.executors.local import flow_mark
 
     kept = {name: os.environ[name] for name in ("HOME", "RECURSIGHT_KERNELS") if name in os.environ}
-    return kept | mark_flow() | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return kept | flow_mark() | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def start(layout: Layout, name: str = "gru") -> subprocess.Popen[str]:

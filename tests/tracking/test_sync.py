@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
+from recursight.processes import ProcessIdentity
 from recursight.tracking import SyncResult, Unreachable, attempt_sync, connect, runs, sync
 from recursight.tracking.connection import experiment_id
 from recursight.tracking.pending import kept
@@ -133,8 +135,8 @@ def test_a_run_that_was_cut_off_is_continued_without_doubling_its_epochs(project
     client = connect(project)
     experiment = experiment_id(client, project, "recursight")
     result = next(result for result in results(project) if result.card["candidate"] == "gru")
-    gone = runs.Owner("elsewhere", 1, 0.0, str(project.root))
-    tags = runs.tags_of(result.card, None) | gone.tags
+    gone = {runs.PROCESS: "elsewhere:1:0.00", runs.ROOT: str(project.root)}
+    tags = runs.tags_of(result.card, None) | gone
     run_id = client.create_run(experiment, tags=tags, run_name="gru").info.run_id
     client.log_metric(run_id, "epoch/validation_loss", result.history[0]["validation_loss"], step=1)
     sync(project)
@@ -160,7 +162,7 @@ def test_runs_whose_creation_was_never_answered_are_no_second_runs(project):
     client = connect(project)
     experiment = experiment_id(client, project, "recursight")
     result = next(result for result in results(project) if result.card["candidate"] == "gru")
-    tags = runs.tags_of(result.card, None) | runs.Owner.process(project.root).tags
+    tags = runs.tags_of(result.card, None) | runs.owner_tags(project.root)
     for _ in range(3):
         client.create_run(experiment, tags=tags, run_name="gru")
     sync(project)
@@ -182,16 +184,19 @@ def test_a_run_is_ended_when_its_process_is_gone_and_only_then(project):
     client = connect(project)
     experiment = experiment_id(client, project, "recursight")
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    live = client.create_run(experiment, tags=runs.Owner.process(project.root, sleeper.pid).tags).info.run_id
-    owner = runs.Owner.process(project.root)
-    reused = runs.Owner(owner.host, owner.pid, owner.started - 60, owner.root)  # this pid, but of an earlier process
-    dead = client.create_run(experiment, tags=reused.tags).info.run_id
-    far = client.create_run(experiment, tags=reused.tags | {runs.HOST: "elsewhere"}).info.run_id
 
-    assert runs.reap(client, experiment) == [dead]
+    def run_of(process: ProcessIdentity) -> str:
+        return str(client.create_run(experiment, tags={runs.PROCESS: str(process)}).info.run_id)
+
+    live = run_of(ProcessIdentity.of(sleeper.pid))
+    own = ProcessIdentity.of()
+    earlier = replace(own, started=own.started - 60)  # this pid, but of an earlier process
+    dead, far = run_of(earlier), run_of(replace(earlier, host="elsewhere"))
+
+    assert runs.end_leftovers(client, experiment) == [dead]
     sleeper.kill()
     psutil.wait_procs([psutil.Process(sleeper.pid)], timeout=1)  # a zombie now: its parent has not asked for it
-    assert runs.reap(client, experiment) == [live]
+    assert runs.end_leftovers(client, experiment) == [live]
     sleeper.communicate()
     assert client.get_run(dead).info.status == client.get_run(live).info.status == "KILLED"
     assert client.get_run(far).info.status == "RUNNING"
@@ -254,5 +259,5 @@ def test_the_outcome_is_json_for_scripts(project):
         "trainings": ["elman", "gru"],
         "evaluations": ["elman", "gru"],
         "unchanged": 0,
-        "reaped": 0,
+        "ended": 0,
     }

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from recursight.operations.doctor import Finding
 
 PANEL = "Operation"
-COLOURS = {"ok": "green", "note": "yellow", "mend": "bold red"}
+COLOURS = {"ok": "green", "note": "yellow", "fix": "bold red"}
 INDENT = 16
 
 
@@ -34,7 +34,7 @@ def doctor(
     """
     from recursight.errors import InputError
     from recursight.layout import Layout
-    from recursight.operations import doctor as surgery
+    from recursight.operations import doctor as checks
 
     try:
         layout = Layout.find()
@@ -43,12 +43,12 @@ def doctor(
     if fix and layout:
         for name, value in PREFECT_DEFAULTS.items():
             os.environ.setdefault(name, value)
-        dead, refused = surgery.clear(layout)
-        for each in dead:
+        removed, refused = checks.clear(layout)
+        for each in removed:
             typer.echo(f"removed: {each.kind} {each.what}", err=as_json)
         for sentence in refused:
             typer.echo(f"recursight: {sentence}", err=True)
-    found = surgery.examine(layout)
+    found = checks.examine(layout)
     if as_json:
         import json
         from dataclasses import asdict
@@ -56,7 +56,7 @@ def doctor(
         print(json.dumps([asdict(finding) for finding in found], indent=2))
     else:
         _print(found)
-    raise typer.Exit(int(any(finding.state == "mend" for finding in found)))
+    raise typer.Exit(int(any(finding.state == "fix" for finding in found)))
 
 
 def _print(found: "list[Finding]") -> None:
@@ -74,5 +74,5 @@ def _print(found: "list[Finding]") -> None:
             console.print(text, soft_wrap=True)
         for command in finding.commands:
             console.print(Text(f"{' ' * INDENT}$ ") + Text(command, "bold"), soft_wrap=True)
-    count = sum(finding.state == "mend" for finding in found)
-    console.print(f"\n{count} to fix." if count else "\nNothing to fix.")
+    count = sum(finding.state == "fix" for finding in found)
+    console.print(f"\\n{count} to fix." if count else "\\nNothing to fix.")

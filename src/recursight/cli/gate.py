@@ -138,7 +138,7 @@ def restore(
     Example: [bold]recursight restore 1[/]
     """
     from recursight.layout import Layout
-    from recursight.stages.restore import restore as bring_back
+    from recursight.operations.restore import restore as bring_back
 
     layout = Layout.find()
     restored = bring_back(layout, version)

@@ -1,5 +1,6 @@
 """Commands that run everything."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recursight.errors import InputError
+
 if TYPE_CHECKING:
     from recursight.layout import Layout
 
@@ -15,11 +18,11 @@ PANEL = "Workflow"
 
 # Settings of Prefect, unless the user has set them.
 PREFECT_DEFAULTS = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the board shows progress; the log is in Prefect's UI
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the live display shows progress; the log is in Prefect's UI
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",  # the first start creates a database
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "RECURSIGHT_BOARD": "1",
+    "RECURSIGHT_DISPLAY": "1",
 }
 
 
@@ -67,40 +70,52 @@ def pipeline(
 @contextmanager
 def flows_at_a_terminal(layout: "Layout") -> Iterator[None]:
     """For running a flow of the project: Prefect is quiet, and a stage that fails ends the command with sentences."""
-    from recursight.operations import reaping
+    from recursight.executors import StageFailed, clone
+    from recursight.operations import cleanup, flow_runs
+    from recursight.operations.platform import prefect_for_flows
     from recursight.params import load
-    from recursight.stages.reproduce import StageFailed
 
     load(layout.params)  # refused now, before a server starts
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    sys.path.insert(0, str(layout.root))
-    reaping.on_this_machine(layout, clear=True)  # a temporary server that lost its flow would be in the way of ours
+    _import_flows(layout)
     from flows import stopping
 
     try:
-        with stopping.stoppable():
-            from prefect import tags
+        with stopping.stoppable(), clone.claim(layout) as process:
+            cleanup.on_this_machine(layout, clear=True)
+            with prefect_for_flows(layout):
+                from prefect import tags
 
-            if "PREFECT_API_URL" not in os.environ:
-                stopping.shield_temporary_server()
-            with tags(reaping.own_tag(layout)):
-                yield
+                with tags(flow_runs.tag(process)):
+                    yield
     except StageFailed as failure:
         for line in str(failure).splitlines():
             typer.secho(f"recursight: {line}", err=True, fg="red")
         raise typer.Exit(1) from None
 
 
-def _standing(registered: dict[str, Any] | None) -> str:
-    """The alias of the winner, and the version in production."""
+def _import_flows(layout: "Layout") -> None:
+    """Imports the package `flows` from the project's folder, which is not among the installed ones."""
+    folder = layout.root / "flows"
+    spec = importlib.util.spec_from_file_location(
+        "flows", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None or not folder.is_dir():
+        raise InputError(f"{folder} is missing: the project's flows belong there.")
+    sys.modules["flows"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["flows"])
+
+
+def _summary_of(registered: dict[str, Any] | None) -> str:
+    """What happened to the winner, and what is in production."""
     if registered is None:
         return "The registry cannot be reached. Run `recursight register` later to register the winner."
     name, version = registered["name"], registered["version"]
-    said = f"{name} version {version} ({registered['candidate']}) is {registered['alias']}: {registered['reason']}"
+    text = f"{name} version {version} ({registered['candidate']}) is {registered['alias']}: {registered['reason']}"
     if registered["alias"] != "champion" and registered["champion"]:
-        said += f"\nThe champion is {name} version {registered['champion']}."
-    return said
+        text += f"\nThe champion is {name} version {registered['champion']}."
+    return text
 
 
 def _summarise(layout: "Layout", ran: list[str], registered: dict[str, Any] | None) -> None:
@@ -115,7 +130,7 @@ def _summarise(layout: "Layout", ran: list[str], registered: dict[str, Any] | No
     created = registered is not None and registered["created"]
     if not ran:
         print("Nothing has changed: nothing was trained" + ("." if created else " or registered."))
-    print(_standing(registered))
+    print(_summary_of(registered))
     print("\nSee more:")
     for command, what in (
         (f"open {(layout.comparison / 'report.html').relative_to(layout.root)}", "the report, in a browser"),

@@ -36,8 +36,8 @@ def sync(as_json: AsJson = False) -> None:
     for title, names in (("training", outcome.trainings), ("evaluation", outcome.evaluations)):
         for name in sorted(names):
             typer.echo(f"sent {title} of {name}")
-    if outcome.reaped:
-        typer.echo(f"closed {outcome.reaped} run{'s' * (outcome.reaped > 1)} of killed processes")
+    if outcome.ended:
+        typer.echo(f"closed {outcome.ended} run{'s' * (outcome.ended > 1)} of killed processes")
     if not outcome.trainings and not outcome.evaluations:
         typer.echo(f"nothing to send: MLflow has all {outcome.unchanged} results")
 

@@ -1,8 +1,11 @@
 """The stages of dvc.yaml as commands."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from recursight.layout import Layout
 
 PANEL = "Stages of dvc.yaml"
 Name = Annotated[str, typer.Argument(help="Name of a candidate in params.yaml.", show_default=False)]
@@ -32,7 +35,9 @@ def train(name: Name) -> None:
     from recursight.layout import Layout
     from recursight.stages import train
 
-    train.run(Layout.find(), name)
+    layout = Layout.find()
+    train.run(layout, name)
+    _synchronise(layout)
 
 
 def evaluate(name: Name) -> None:
@@ -43,7 +48,9 @@ def evaluate(name: Name) -> None:
     from recursight.layout import Layout
     from recursight.stages import evaluate
 
-    evaluate.run(Layout.find(), name)
+    layout = Layout.find()
+    evaluate.run(layout, name)
+    _synchronise(layout)
 
 
 def compare() -> None:
@@ -51,7 +58,23 @@ def compare() -> None:
 
     Example: [bold]recursight compare[/]
     """
+    from recursight.evaluation.table import print_ranking
+    from recursight.executors.local import started_by_flow
+    from recursight.files import read_json
     from recursight.layout import Layout
     from recursight.stages import compare
 
-    compare.run(Layout.find())
+    layout = Layout.find()
+    compare.run(layout)
+    if not started_by_flow():  # a flow shows the table at its end
+        comparison = read_json(layout.comparison / "comparison.json")
+        print_ranking(comparison["ranking"], comparison["confidence"])
+
+
+def _synchronise(layout: "Layout") -> None:
+    """Sends results to the tracking store, unless a flow runs this stage and will send all of them together."""
+    from recursight.executors.local import started_by_flow
+    from recursight.tracking import attempt_sync
+
+    if not started_by_flow():
+        attempt_sync(layout)

@@ -3,13 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
 
+from recursight import commands
 from recursight.errors import InputError
 from recursight.layout import Layout
 
@@ -123,23 +122,13 @@ def _is_uncommitted(layout: Layout) -> bool:
     """Whether data.dvc exists and git does not hold it as it is; no where there is no git."""
     if not layout.data_dvc.exists():
         return False
-    command = ["git", "status", "--porcelain", "--", "data.dvc"]
-    try:
-        outcome = subprocess.run(command, cwd=layout.root, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return False
-    return outcome.returncode == 0 and bool(outcome.stdout.strip())
+    status = commands.git(layout.root, "status", "--porcelain", "--", "data.dvc")
+    return status.returncode == 0 and bool(status.stdout.strip())
 
 
-def _dvc(layout: Layout, *arguments: str) -> str:
+def _dvc(layout: Layout, *words: str) -> str:
     """Runs DVC in the project and returns what it prints."""
-    beside = Path(sys.executable).parent / "dvc"
-    command = [str(beside if beside.exists() else shutil.which("dvc") or "dvc"), *arguments]
-    try:
-        outcome = subprocess.run(command, cwd=layout.root, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise InputError("dvc is not installed beside recursight; install it again with `make setup`.") from None
-    if outcome.returncode != 0:
-        said = " ".join((outcome.stderr.strip() or outcome.stdout.strip()).split())
-        raise InputError(f"`dvc {' '.join(arguments)}` failed: {said}")
-    return outcome.stdout.strip()
+    finished = commands.dvc(layout.root, *words)
+    if finished.returncode != 0:
+        raise InputError(f"`dvc {' '.join(words)}` failed: {commands.message_of(finished)}")
+    return finished.stdout.strip()

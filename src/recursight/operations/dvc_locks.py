@@ -1,8 +1,8 @@
-"""DVC's own locks: who reads and writes which output, noted in `.dvc/tmp/rwlock`.
+"""DVC's own locks: which process reads and writes which output, noted in `.dvc/tmp/rwlock`.
 
-DVC drops the note of a dead process only where it is in the way of the next one, and knows processes by their number
-alone: once another program has got that number, a stage "is busy" for as long as that one lives. A kill while DVC
-writes the file leaves half of it, and DVC then refuses everything.
+DVC drops the note of an ended process only where it is in the way, and knows processes by their number alone: once
+another program has that number, a stage "is busy" for as long as that program runs. A kill while DVC writes the file
+leaves half of it, and DVC then refuses everything.
 """
 
 import fcntl
@@ -14,45 +14,45 @@ from typing import Any
 
 from recursight.files import write_json
 from recursight.layout import Layout
-from recursight.operations.owners import is_alive
+from recursight.processes import is_alive_since
 
 BROKEN = "half a file"
 
 
-def dead_notes(layout: Layout, clear: bool) -> list[str]:
-    """Whose notes are of no use: `process 123`, or BROKEN; if asked, they go."""
+def stale_notes(layout: Layout, clear: bool) -> list[str]:
+    """The processes of stale notes, as `process 123`, or BROKEN; `clear` removes these notes."""
     folder = layout.root / ".dvc" / "tmp"
     noted = folder / "rwlock"
-    with _guard(folder / "rwlock.lock") as is_ours:
+    with _own_lock(folder / "rwlock.lock") as is_ours:
         if not is_ours or not noted.exists():
             return []
         since = noted.stat().st_mtime
         try:
-            kept, dead = _sorted(json.loads(noted.read_text()), since)
+            kept, stale = _sorted(json.loads(noted.read_text()), since)
         except (ValueError, TypeError, KeyError, AttributeError):
-            kept, dead = {}, {BROKEN}
-        if clear and dead:
+            kept, stale = {}, {BROKEN}
+        if clear and stale:
             write_json(noted, kept)
-    return sorted(dead)
+    return sorted(stale)
 
 
 def _sorted(notes: dict[str, Any], since: float) -> tuple[dict[str, Any], set[str]]:
-    """Notes of the living, and whose others there are."""
-    dead: set[str] = set()
+    """Notes of running processes, and the processes of the others."""
+    stale: set[str] = set()
 
-    def lives(note: dict[str, Any]) -> bool:
-        if is_alive(note["pid"], since):
+    def is_alive(note: dict[str, Any]) -> bool:
+        if is_alive_since(note["pid"], since):
             return True
-        dead.add(f"process {note['pid']}")
+        stale.add(f"process {note['pid']}")
         return False
 
-    readers = {path: [note for note in by if lives(note)] for path, by in notes.get("read", {}).items()}
-    writers = {path: by for path, by in notes.get("write", {}).items() if by and lives(by)}
-    return {"write": writers, "read": {path: by for path, by in readers.items() if by}}, dead
+    readers = {path: [note for note in by if is_alive(note)] for path, by in notes.get("read", {}).items()}
+    writers = {path: by for path, by in notes.get("write", {}).items() if by and is_alive(by)}
+    return {"write": writers, "read": {path: by for path, by in readers.items() if by}}, stale
 
 
 @contextmanager
-def _guard(path: Path) -> Iterator[bool]:
+def _own_lock(path: Path) -> Iterator[bool]:
     """DVC's lock of that file, if it is free and DVC has ever worked here."""
     if not path.parent.is_dir():
         yield False

@@ -1,14 +1,12 @@
 """Events that Prefect's automations act upon."""
 
-import base64
-import json
-import urllib.request
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from recursight.layout import Layout
+from recursight.operations.prefect_api import PrefectApi
 
 DATA_CHANGED = "data.changed"  # prefect.yaml retrains on it
 DATA = "recursight.data"
@@ -18,12 +16,12 @@ TIMEOUT_SECONDS = 3.0
 
 
 def data_changed(layout: Layout) -> bool:
-    """Tells Prefect that data/ is new, so that a deployed retraining starts; returns as `send` does."""
+    """Sends the event that data/ is new, on which a deployed retraining starts; returns as `send` does."""
     return send(DATA_CHANGED, {"prefect.resource.id": DATA, "prefect.resource.name": str(layout.data)})
 
 
 def model_drifted(name: str, retrain: bool, payload: dict[str, Any]) -> bool:
-    """Tells Prefect that a model meets other images than it was tested on; returns as `send` does.
+    """Sends the event that a model meets other images than it was tested on; returns as `send` does.
 
     Args:
         name: of the registered model.
@@ -40,18 +38,10 @@ def send(event: str, resource: dict[str, str], payload: dict[str, Any] | None = 
     Returns:
         Whether a Prefect server took it; False where none is configured or it does not answer in time.
     """
-    from prefect.settings import get_current_settings
-
     with suppress(Exception):  # an import must not fail for want of a listener
-        api = get_current_settings().api
-        if not api.url:
+        prefect = PrefectApi.configured(TIMEOUT_SECONDS)
+        if prefect is None:
             return False
-        headers = {"Content-Type": "application/json"}
-        if api.auth_string:
-            token = base64.b64encode(api.auth_string.get_secret_value().encode()).decode()
-            headers["Authorization"] = f"Basic {token}"
-        elif api.key:
-            headers["Authorization"] = f"Bearer {api.key.get_secret_value()}"
         content = {
             "id": str(uuid.uuid4()),
             "event": event,
@@ -59,7 +49,6 @@ def send(event: str, resource: dict[str, str], payload: dict[str, Any] | None = 
             "resource": resource,
             "payload": payload or {},
         }
-        request = urllib.request.Request(f"{api.url}/events", json.dumps([content]).encode(), headers)
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            return bool(answer.status < 300)
+        prefect.ask("/events", [content])
+        return True
     return False

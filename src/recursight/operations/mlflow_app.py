@@ -1,9 +1,9 @@
-"""MLflow's server behind the guard: `mlflow server --app-name recursight`."""
+"""MLflow's server behind the host check: `mlflow server --app-name recursight`."""
 
-from recursight.operations.guard import Guard
+from recursight.host_check import HostCheck
 
 
-def create_app() -> Guard:
+def create_app() -> HostCheck:
     from mlflow.server.fastapi_app import app
 
-    return Guard.of_environment(app, {"/health"})
+    return HostCheck.of_environment(app, {"/health"})

@@ -1,7 +1,8 @@
-"""Word to people: a webhook is called when a deployed run fails, a model becomes champion, or its images drift."""
+"""Notifications: a webhook is called when a deployed run fails, a model becomes champion, or its images drift."""
 
 from recursight.errors import InputError
 from recursight.operations.events import MODEL_DRIFTED
+from recursight.operations.prefect_api import PrefectApi
 
 BLOCK = "recursight"
 FAILURE = "recursight: tell of failure"
@@ -26,11 +27,10 @@ def notify(url: str) -> list[str]:
     from prefect.client.orchestration import get_client
     from prefect.events.actions import SendNotification
     from prefect.events.schemas.automations import EventTrigger
-    from prefect.settings import get_current_settings
 
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is no address of a webhook: it begins with https:// or http://.")
-    if not get_current_settings().api.url:
+    if PrefectApi.configured() is None:
         raise InputError("no Prefect server is set: `recursight up` starts one, or set PREFECT_API_URL.")
     block = CustomWebhookNotificationBlock(
         name=BLOCK, url=url, method="POST", json_data={"text": "{{subject}}\n{{body}}"}, timeout=10

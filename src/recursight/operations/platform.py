@@ -1,27 +1,26 @@
 """Up and down: the three services started, healthy and known to every command; or gone."""
 
-import base64
-import json
+import atexit
+import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from filelock import FileLock
 
-from recursight import access
+from recursight import access, processes
+from recursight.access import Running
 from recursight.errors import InputError
 from recursight.files import digest, read_json, write_json
 from recursight.layout import Layout
-from recursight.operations import processes, reaping, services
+from recursight.operations import cleanup, services
 from recursight.operations.deployment import this_project
-from recursight.operations.flow_runs import Prefect
+from recursight.operations.prefect_api import PrefectApi
 from recursight.operations.services import NAMES, POOL, Service
 from recursight.params import load
 
@@ -62,60 +61,96 @@ def up(layout: Layout, prefect_port: int | None = None, mlflow_port: int | None 
         logins = services.ensure_logins(layout)
         started: list[str] = []
         wanted = {"prefect": prefect_port, "mlflow": mlflow_port}
-        missing = [name for name in wanted if not _lives(layout, name)]
+        missing = [name for name in wanted if not _is_alive(layout, name)]
         for name in missing:  # a server that was killed leaves its workers, and they the port in use
-            processes.end(processes.descendants(layout, name))
+            services.end_all(layout, name)
         ports = {name: services.choose_port(layout, name, wanted[name]) for name in missing}
         made = {name: getattr(services, name)(layout, logins[name], port) for name, port in ports.items()}
         before = access.urls(layout)
         for service in made.values():  # all at once: each needs seconds of imports
             _start(layout, service, started)
         for service in made.values():
-            _until(layout, service.name, partial(_healthy, f"{service.url}{service.health}"))
+            _await(layout, service.name, partial(_is_healthy, service))
         if before != access.urls(layout):
-            processes.stop(layout, "worker")  # it knows the servers by their addresses
-        if not _lives(layout, "worker"):
+            services.stop(layout, "worker")  # it knows the servers by their addresses
+        if not _is_alive(layout, "worker"):
             _start(layout, services.worker(layout), started)
-            _until(layout, "worker", partial(_worker_is_online, layout))
-            _end_dead_runs(layout)
+            _await(layout, "worker", partial(_worker_is_online, layout))
+            with suppress(OSError, ValueError):  # the next run would wait minutes for the slot of one that is gone
+                cleanup.runs_of_flows(layout, PrefectApi.of_project(layout), clear=True)
         access.write_settings(layout)
         deployed = _deploy(layout, anew="prefect" in started)
     return Up(access.urls(layout), started, deployed)
 
 
 def down(layout: Layout) -> list[str]:
-    """Ends the three and all that they have started; which of them were alive."""
+    """Ends the three and all that they have started; returns which of them were alive."""
     with _lock(layout):
-        stopped = [name for name in reversed(NAMES) if processes.stop(layout, name)]
-        processes.end(processes.descendants(layout))
+        stopped = [name for name in reversed(NAMES) if services.stop(layout, name)]
+        services.end_all(layout)
         access.forget_settings(layout)
     return stopped
 
 
+@contextmanager
+def prefect_for_flows(layout: Layout) -> Iterator[PrefectApi]:
+    """The Prefect server of the flows that this process runs: the configured one, else a temporary one.
+
+    A temporary one ends with this process, not with the block: Prefect sends its last events when Python ends.
+
+    Raises:
+        InputError: if a temporary one does not start.
+    """
+    configured = PrefectApi.configured()
+    if configured:
+        yield configured
+        return
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    service, settings = services.temporary_prefect()
+    log = services.log_of(layout, service.name)
+    running = Running(processes.start(service.command, layout.root, service.environment, log), service.url)
+    atexit.register(_end, running)
+    _await(layout, service.name, partial(_is_healthy, service), running)
+    os.environ.update(settings)  # for the processes that flows start
+    url, login = settings.values()
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: login}):
+        yield PrefectApi(url, login)
+
+
+def _end(running: Running) -> None:
+    process = running.process.process
+    if process:
+        processes.end([process], (2.0,))
+
+
 def _start(layout: Layout, service: Service, started: list[str]) -> None:
-    processes.start(layout, service.name, service.command, service.environment, service.url)
+    access.register(layout, service.name, services.start(layout, service))
     started.append(service.name)
 
 
-def _until(layout: Layout, name: str, ready: Callable[[], bool]) -> None:
+def _await(layout: Layout, name: str, is_ready: Callable[[], bool], running: Running | None = None) -> None:
+    """Waits until a service is ready; raises InputError, with the end of its log, if it ends or takes too long."""
+    running = running or access.running(layout, name)
+    assert running is not None
     deadline = time.monotonic() + START_SECONDS
-    while not ready():
-        if not _lives(layout, name) or time.monotonic() > deadline:
-            log = processes.log_of(layout, name)
-            told = processes.last_lines(log)
-            state = f"is not healthy after {START_SECONDS:.0f} s" if _lives(layout, name) else "ended at once"
-            raise InputError(f"{name} {state}; the end of {log.relative_to(layout.root)}:\n{told}")
+    while not is_ready():
+        if not running.is_alive or time.monotonic() > deadline:
+            log = services.log_of(layout, name)
+            state = f"is not healthy after {START_SECONDS:.0f} s" if running.is_alive else "ended at once"
+            end = f"{log.relative_to(layout.root)}:\n{services.last_lines(log)}"
+            raise InputError(f"{name} {state}; the end of {end}")
         time.sleep(0.25)
 
 
-def _lives(layout: Layout, name: str) -> bool:
+def _is_alive(layout: Layout, name: str) -> bool:
     known = access.running(layout, name)
-    return known is not None and known.lives
+    return known is not None and known.is_alive
 
 
-def _healthy(url: str) -> bool:
+def _is_healthy(service: Service) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(f"{service.url}{service.health}", timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -126,35 +161,11 @@ def _worker_is_online(layout: Layout) -> bool:
     worker = access.running(layout, "worker")
     assert worker is not None
     try:
-        found = ask_prefect(layout, f"/work_pools/{POOL}/workers/filter", {})
+        found = PrefectApi.of_project(layout).ask(f"/work_pools/{POOL}/workers/filter", {})
     except OSError:
         return False
-    started = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(worker.started))
+    started = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(worker.process.started))
     return any(each["status"] == "ONLINE" and each["last_heartbeat_time"] >= started for each in found)
-
-
-def _end_dead_runs(layout: Layout) -> None:
-    """Ends what an earlier worker took before it was killed: the next run would wait minutes for its slot."""
-    settings = access.settings(layout)
-    prefect = Prefect(settings["PREFECT_API_URL"], settings["PREFECT_API_AUTH_STRING"])
-    with suppress(OSError, ValueError):  # every flow tries it again when it begins
-        reaping.runs_of_flows(layout, prefect, clear=True)
-
-
-def ask_prefect(layout: Layout, path: str, body: Any, timeout_seconds: float = 10) -> Any:
-    """POSTs to this project's Prefect server without importing Prefect; raises OSError if it does not answer well."""
-    settings = access.settings(layout)
-    if "PREFECT_API_URL" not in settings:
-        raise ConnectionError("no Prefect server runs for this project")
-    token = base64.b64encode(settings["PREFECT_API_AUTH_STRING"].encode()).decode()
-    request = urllib.request.Request(
-        settings["PREFECT_API_URL"] + path,
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Basic {token}"},
-    )
-    with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
-        content = answer.read()
-    return json.loads(content) if content else None
 
 
 def _deploy(layout: Layout, anew: bool) -> bool:
@@ -165,12 +176,12 @@ def _deploy(layout: Layout, anew: bool) -> bool:
         return False
     service = services.worker(layout)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    with processes.log_of(layout, "deploy").open("w+") as log:
+    with services.log_of(layout, "deploy").open("w+") as log:
         code = subprocess.run(
             command, cwd=layout.root, env=service.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         ).returncode
     if code:
-        raise InputError(f"`prefect deploy --all` failed:\n{processes.last_lines(processes.log_of(layout, 'deploy'))}")
+        raise InputError(f"`prefect deploy --all` failed:\n{services.last_lines(services.log_of(layout, 'deploy'))}")
     _withdraw_planned(layout)
     write_json(applied, wanted)
     return True
@@ -184,7 +195,8 @@ def _withdraw_planned(layout: Layout) -> None:
     settings = load(layout.params)
     if settings.retrain.schedule and settings.monitor.schedule:
         return
-    deployments = ask_prefect(layout, "/deployments/filter", {})
+    prefect = PrefectApi.of_project(layout, timeout_seconds=60)
+    deployments = prefect.ask("/deployments/filter", {})
     off = [each["id"] for each in deployments if not any(schedule["active"] for schedule in each["schedules"])]
     planned = {
         "deployment_id": {"any_": off},
@@ -193,7 +205,7 @@ def _withdraw_planned(layout: Layout) -> None:
     }
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < SCHEDULER_SECONDS:
-        if ask_prefect(layout, "/flow_runs/bulk_delete", {"flow_runs": planned}, timeout_seconds=60)["deleted"]:
+        if prefect.ask("/flow_runs/bulk_delete", {"flow_runs": planned})["deleted"]:
             quiet_since = time.monotonic()
         time.sleep(0.5)
 

@@ -1,9 +1,19 @@
-"""Prefect's server behind the guard: `uvicorn --factory recursight.operations.prefect_app:create_app`."""
+"""Prefect's server behind the host check: `uvicorn --factory recursight.operations.prefect_app:create_app`."""
 
-from recursight.operations.guard import Guard
+from recursight.executors.local import exit_with_parent
+from recursight.host_check import HostCheck
 
 
-def create_app() -> Guard:
+def create_app() -> HostCheck:
     from prefect.server.api.server import create_app as create_server
 
-    return Guard.of_environment(create_server(), {"/api/health", "/api/ready"}, app_asks_sockets=True)
+    return HostCheck.of_environment(create_server(), {"/api/health", "/api/ready"}, app_asks_sockets=True)
+
+
+def create_temporary_app() -> HostCheck:
+    """Without pages and schedules, for flows at a terminal; it ends when they do."""
+    from prefect.server.api.server import create_app as create_server
+
+    exit_with_parent()
+    app = create_server(ephemeral=True, final=True)
+    return HostCheck.of_environment(app, {"/api/health"}, app_asks_sockets=True)

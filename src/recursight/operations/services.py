@@ -1,5 +1,9 @@
-"""The three that `recursight up` keeps running: Prefect's server, MLflow's server, and a worker. All on 127.0.0.1."""
+"""The services of a project, all on 127.0.0.1: Prefect's server, MLflow's server, a worker; started, found and ended.
 
+What a service starts inherits its marks in the environment, by which it is found even after the service was killed.
+"""
+
+import json
 import os
 import secrets
 import socket
@@ -7,16 +11,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from recursight import access
+from recursight import access, host_check, processes
+from recursight.access import Running
 from recursight.errors import InputError
+from recursight.executors.local import flow_mark
 from recursight.layout import Layout
-from recursight.operations import guard
-from recursight.operations.processes import holder_of
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": 4200, "mlflow": 5000}
 POOL = "recursight"
 NAMES = ("prefect", "mlflow", "worker")
+PROJECT_MARK = "RECURSIGHT_SERVERS_OF"  # the project's folder
+NAME_MARK = "RECURSIGHT_SERVER"  # which of them
 
 # A person's own connections have no place in the servers; what tunes them (PREFECT_SERVER_..., a database) has.
 FOREIGN = (
@@ -53,8 +59,6 @@ class Service:
 
 def ensure_logins(layout: Layout) -> dict[str, str]:
     """`user:password` of each server, made once."""
-    import json
-
     path = access.folder(layout) / "logins.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,15 +83,15 @@ def choose_port(layout: Layout, name: str, wanted: int | None) -> int:
             probe.bind((HOST, port))
         except OSError:
             raise InputError(
-                f"port {port}, meant for {name}, is in use by {holder_of(port)}: end that, or choose another with "
-                f"`recursight up --{name}-port {port + 1}`."
+                f"port {port}, meant for {name}, is in use by {processes.listener_on(port)}: end that, or choose "
+                f"another with `recursight up --{name}-port {port + 1}`."
             ) from None
     return port
 
 
 def prefect(layout: Layout, login: str, port: int) -> Service:
     url = f"http://{HOST}:{port}"
-    environment = _environment() | _guarded(login, port)
+    environment = _environment() | _checked(login, port)
     environment |= {
         "PREFECT_API_URL": f"{url}/api",
         "PREFECT_API_AUTH_STRING": login,
@@ -97,14 +101,28 @@ def prefect(layout: Layout, login: str, port: int) -> Service:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{url},http://localhost:{port}",
         "PREFECT_HOME": str(_prefect_home(layout)),
     }
-    command = [sys.executable, "-m", "uvicorn", "--factory", "recursight.operations.prefect_app:create_app"]
-    command += ["--host", HOST, "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"]
-    return Service("prefect", command, environment, url, "/api/health")
+    return Service("prefect", _prefect_command("create_app", port), environment, url, "/api/health")
+
+
+def temporary_prefect() -> tuple[Service, dict[str, str]]:
+    """A Prefect server for the flows of this process, and the settings by which they find it.
+
+    It has the user's own database, as the one that Prefect itself would start, but answers only to those who know its
+    password, and ends with this process.
+    """
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = int(probe.getsockname()[1])
+    url, login = f"http://{HOST}:{port}", f"recursight:{secrets.token_urlsafe(24)}"
+    settings = {"PREFECT_API_URL": f"{url}/api", "PREFECT_API_AUTH_STRING": login}
+    environment = _environment() | _checked(login, port) | flow_mark() | settings
+    environment |= {"PREFECT_SERVER_API_AUTH_STRING": login, "PREFECT_UI_ENABLED": "false"}
+    return Service("flows", _prefect_command("create_temporary_app", port), environment, url, "/api/health"), settings
 
 
 def mlflow(layout: Layout, login: str, port: int) -> Service:
     url = f"http://{HOST}:{port}"
-    environment = _environment() | _guarded(login, port)
+    environment = _environment() | _checked(login, port)
     environment |= {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five more processes, for work that is not done here
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}",
@@ -127,8 +145,13 @@ def worker(layout: Layout) -> Service:
     return Service("worker", [*command, "--name", "local", "--install-policy", "never"], environment)
 
 
+def _prefect_command(app: str, port: int) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", "--factory", f"recursight.operations.prefect_app:{app}"]
+    return [*command, "--host", HOST, "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"]
+
+
 def _environment() -> dict[str, str]:
-    """This one, with the project's commands first, and nothing told to anybody."""
+    """This one, with the project's commands first, and no usage statistics."""
     commands = str(Path(sys.executable).parent)
     kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     return kept | {
@@ -140,9 +163,49 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _guarded(login: str, port: int) -> dict[str, str]:
-    return {guard.LOGIN: login, guard.HOSTS: f"{HOST}:{port},localhost:{port}"}
+def _checked(login: str, port: int) -> dict[str, str]:
+    return {host_check.LOGIN: login, host_check.HOSTS: f"{HOST}:{port},localhost:{port}"}
 
 
 def _prefect_home(layout: Layout) -> Path:
     return layout.state / "prefect"
+
+
+def start(layout: Layout, service: Service) -> Running:
+    """Starts a service in the background; its output is appended to its log."""
+    marks = {PROJECT_MARK: str(layout.root), NAME_MARK: service.name}
+    environment = service.environment | marks
+    process = processes.start(service.command, layout.root, environment, log_of(layout, service.name))
+    return Running(process, service.url)
+
+
+def stop(layout: Layout, name: str) -> bool:
+    """Ends a registered service with its descendants, and forgets it; whether it was alive."""
+    known = access.running(layout, name)
+    process = known.process.process if known else None
+    if process:
+        root, *descendants = processes.with_descendants(process) or [process]
+        processes.end([root])
+        processes.end(descendants)
+    (access.folder(layout) / f"{name}.json").unlink(missing_ok=True)
+    return process is not None
+
+
+def end_all(layout: Layout, name: str | None = None) -> None:
+    """Ends every process that a service of this project has started, and the services themselves.
+
+    Args:
+        layout: of the project.
+        name: of one service; by default all.
+    """
+    marks = {PROJECT_MARK: str(layout.root)} | ({NAME_MARK: name} if name else {})
+    processes.end(processes.carrying(marks))
+
+
+def log_of(layout: Layout, name: str) -> Path:
+    return layout.state / "logs" / f"{name}.log"
+
+
+def last_lines(path: Path, count: int = 8) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return "\n".join(lines[-count:])

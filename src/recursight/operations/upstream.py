@@ -1,9 +1,9 @@
 """New commits of the branch that this one follows, taken where nothing can be lost. Run as a module."""
 
-import subprocess
 import sys
 from pathlib import Path
 
+from recursight.commands import Finished, git
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.params import load
@@ -37,7 +37,7 @@ def follow(layout: Layout) -> str:
     return f"{name} has nothing new." if after == before else f"took {name}, from {before[:7]} to {after[:7]}."
 
 
-def _merge(root: Path) -> "subprocess.CompletedProcess[str]":
+def _merge(root: Path) -> Finished:
     """Fast-forwards. A dvc.lock in the way gives way: DVC's run cache knows again what was computed here."""
     command = ("merge", "--ff-only", "--quiet", "@{upstream}")
     merged = _git(root, *command)
@@ -53,16 +53,12 @@ def _merge(root: Path) -> "subprocess.CompletedProcess[str]":
     return merged
 
 
-def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = ["git", "-C", str(root), "-c", "core.askPass=true", *arguments]  # nobody is there to type a password
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 1, "", str(error))
+def _git(root: Path, *words: str) -> Finished:
+    return git(root, *words, timeout_seconds=FETCH_SECONDS)
 
 
-def _last_line(process: "subprocess.CompletedProcess[str]") -> str:
-    return next(iter(process.stderr.strip().splitlines()[-1:]), "git says nothing")
+def _last_line(finished: Finished) -> str:
+    return next(iter(finished.stderr.strip().splitlines()[-1:]), "git printed nothing")
 
 
 if __name__ == "__main__":

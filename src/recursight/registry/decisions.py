@@ -23,7 +23,7 @@ from recursight.layout import Layout
 from recursight.provenance import git_commit
 from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
 from recursight.tracking.connection import experiment_id
-from recursight.tracking.runs import Owner, flattened, is_dead
+from recursight.tracking.runs import flattened, has_lost_owner, owner_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -141,7 +141,7 @@ def _is_overtaken(client: "MlflowClient", name: str, written: Decision) -> bool:
             continue
         if run.data.tags.get(REQUEST) == own.data.tags[REQUEST]:  # sent twice, since the answer was lost
             client.delete_run(run.info.run_id)
-        elif not is_dead(run) and run.info.start_time > (time.time() - CLAIM_SECONDS) * 1000:
+        elif not has_lost_owner(run) and run.info.start_time > (time.time() - CLAIM_SECONDS) * 1000:
             overtaken = True
     champion = version_with(client, name, CHAMPION)
     return overtaken or (int(champion.version) if champion else None) != written.champion
@@ -174,7 +174,7 @@ def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
 
 def unsettled(client: "MlflowClient", name: str) -> "list[Run]":
     """Decisions that were written but not carried out before their process was gone, oldest first."""
-    return sorted((run for run in _under_way(client, name) if is_dead(run)), key=lambda run: run.info.start_time)
+    return sorted((run for run in _under_way(client, name) if has_lost_owner(run)), key=lambda run: run.info.start_time)
 
 
 def _under_way(client: "MlflowClient", name: str) -> "list[Run]":
@@ -226,7 +226,7 @@ def _write(client: "MlflowClient", layout: Layout, name: str, decision: Decision
         "promoted": "yes" if decision.promoted else "no",
         "git_commit": decision.git_commit or "none",
         "mlflow.note.content": decision.reason[:REASON_LIMIT],
-        **Owner.process(layout.root).tags,
+        **owner_tags(layout.root),
     }
     experiment = experiment_id(client, layout, experiment_name(name))
     verb = "becomes champion" if decision.promoted else "stays out"

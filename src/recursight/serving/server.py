@@ -1,8 +1,8 @@
 """`recursight serve`: everything put together, started, and drained at the end."""
 
+import json
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,19 +13,22 @@ import torch
 import uvicorn
 
 from recursight.errors import InputError
+from recursight.host_check import App, HostCheck, is_loopback, names_of
 from recursight.layout import Layout
 from recursight.params import load
+from recursight.processes import sigterm_is_success
 from recursight.registry.loading import LoadedVersion
 from recursight.serving.app import Service, create_app
 from recursight.serving.batching import Batcher
 from recursight.serving.champion import load_champion
-from recursight.serving.doorway import Doorway, is_loopback, names_of
+from recursight.serving.measurement import Measurement
 from recursight.serving.metrics import Metrics
 from recursight.serving.prediction_log import PredictionLog
 from recursight.serving.watch import Watch
 
 DRAIN_SECONDS = 10
 CONNECTIONS = 1000
+PROBES = ("/health", "/ready")  # answered under any name
 IDLE_SECONDS = 30  # after which a silent connection is closed
 
 
@@ -81,12 +84,14 @@ def serve(
         batcher = Batcher(limits.batch_images, limits.threads, note)
         stack.callback(batcher.close)
         decoders = stack.enter_context(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode"))
-        app = Doorway(
-            create_app(Service(watch, batcher, decoders, limits, metrics)),
-            hosts=names_of(host, allowed_hosts),
-            version=lambda: (watch.model.name, watch.model.version),
-            metrics=metrics,
-        )
+
+        def refusal(status: int, sentence: str) -> tuple[bytes, bytes]:
+            content = {"error": sentence, "model": watch.model.name, "version": watch.model.version}
+            return b"application/json", json.dumps(content).encode()
+
+        service = create_app(Service(watch, batcher, decoders, limits, metrics))
+        checked = HostCheck(service, names_of(host, allowed_hosts), any_host=PROBES, body=refusal)
+        app = Measurement(checked, version=lambda: (watch.model.name, watch.model.version), metrics=metrics)
         name, bound = listener.getsockname()[:2]
         url = f"http://{f'[{name}]' if ':' in name else name}:{bound}"
         _run(app, listener, lambda: started(url, watch.model))
@@ -120,7 +125,7 @@ class _Server(uvicorn.Server):
         self._listens()
 
 
-def _run(app: Doorway, listener: socket.socket, listens: Callable[[], None]) -> None:
+def _run(app: App, listener: socket.socket, listens: Callable[[], None]) -> None:
     configuration = uvicorn.Config(
         app,
         lifespan="off",
@@ -132,9 +137,5 @@ def _run(app: Doorway, listener: socket.socket, listens: Callable[[], None]) -> 
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # uvicorn drains, then raises the signal once more for whoever was there before: an end on demand is no failure.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
-    try:
+    with sigterm_is_success():  # uvicorn drains, then raises the signal once more for whoever handled it before
         _Server(configuration, listens).run(sockets=[listener])
-    finally:
-        signal.signal(signal.SIGTERM, before)

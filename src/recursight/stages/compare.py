@@ -11,11 +11,10 @@ from recursight.data.store import Store, open_store
 from recursight.errors import InputError
 from recursight.evaluation.compare import SPLITS, Comparison, Entrant, compare
 from recursight.evaluation.report import Evidence, Mistake, render
-from recursight.evaluation.table import print_ranking
+from recursight.executors.local import exclusive_lock
 from recursight.files import read_json, replacing, write_json, write_text
 from recursight.layout import Layout
 from recursight.params import Candidate, Params, load
-from recursight.stages.lifeline import alone, in_a_flow
 
 MISTAKES = 24  # that the report shows of the winner
 
@@ -26,7 +25,7 @@ def run(layout: Layout) -> None:
     Raises:
         InputError: if one is not evaluated yet, or on other data than the rest.
     """
-    with alone(layout.lock("compare")):
+    with exclusive_lock(layout, "compare"):
         _run(layout, load(layout.params))
 
 
@@ -50,8 +49,6 @@ def _run(layout: Layout, params: Params) -> None:
         write_text(folder / "report.html", render(evidence))
         pd.DataFrame(comparison.ranking).to_csv(folder / "ranking.csv", index=False)
         write_json(folder / "comparison.json", _summary(comparison, store))
-    if not in_a_flow():  # a flow shows the table at its end
-        print_ranking(comparison.ranking, comparison.confidence)
 
 
 def _sweep(layout: Layout, params: Params) -> None:

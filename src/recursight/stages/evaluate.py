@@ -14,12 +14,11 @@ from recursight.data.store import Store, open_store
 from recursight.errors import InputError
 from recursight.evaluation import pictures, scores
 from recursight.evaluation.predict import images_per_second, latency_milliseconds, probabilities
+from recursight.executors.local import exclusive_lock
 from recursight.files import read_json, replacing, write_json
 from recursight.layout import Layout
 from recursight.models.bundle import Card, load_bundle
 from recursight.params import Evaluate, load
-from recursight.stages.lifeline import alone, in_a_flow
-from recursight.tracking import attempt_sync
 from recursight.training.devices import choose_device
 
 BATCH = 512
@@ -52,7 +51,7 @@ def run(layout: Layout, name: str) -> None:
     device = choose_device(training.device)
     store = open_store(layout.store)
     figures, confusions = [], []
-    with alone(layout.lock(f"evaluate@{name}")), replacing(layout.evaluation(name)) as folder:
+    with exclusive_lock(layout, f"evaluate@{name}"), replacing(layout.evaluation(name)) as folder:
         for seed in params.seeds:
             bundle = layout.bundle(name, seed)
             model, card = load_bundle(bundle)
@@ -70,8 +69,6 @@ def run(layout: Layout, name: str) -> None:
     write_json(layout.metrics(name), _means(figures))
     with replacing(layout.confusion_plot(name)) as path:
         pd.concat(confusions).to_csv(path, index=False)
-    if not in_a_flow():
-        attempt_sync(layout)
 
 
 def _check(card: Card, store: Store, bundle: Path) -> None:

@@ -9,9 +9,9 @@ from recursight import params
 from recursight.data.examples import Progress
 from recursight.data.prepare import prepare
 from recursight.errors import InputError
+from recursight.executors.local import exclusive_lock
 from recursight.layout import Layout
-from recursight.stages.lifeline import alone
-from recursight.stages.progress import Report, progress
+from recursight.progress import Report, progress
 
 
 def run(layout: Layout) -> None:
@@ -24,7 +24,7 @@ def run(layout: Layout) -> None:
     if not layout.data.exists():
         raise InputError("data/ is missing: get it with `dvc pull data.dvc`.")
     started = time.perf_counter()
-    with alone(layout.lock("prepare")), progress_of("prepare") as report:
+    with exclusive_lock(layout, "prepare"), progress_of("prepare") as report:
         summary = prepare(
             layout.data,
             layout.store,

@@ -16,6 +16,7 @@ from filelock import FileLock
 from recursight import models, training
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
+from recursight.executors.local import exclusive_lock
 from recursight.files import digest, replacing, write_json
 from recursight.layout import Layout
 from recursight.models.assembly import Classifier, assemble
@@ -23,9 +24,8 @@ from recursight.models.bundle import save_bundle
 from recursight.models.kernels.build import library
 from recursight.models.scans import OF_PATCHES
 from recursight.params import Candidate, Params, Train, load
+from recursight.progress import progress
 from recursight.provenance import code_digest, git_commit, machine
-from recursight.stages.lifeline import alone, in_a_flow
-from recursight.stages.progress import progress
 from recursight.training.augmentation import augment
 from recursight.training.batches import Batches
 from recursight.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -126,7 +126,7 @@ def run(layout: Layout, name: str) -> None:
     candidate, settings = params.candidate(name), params.training_of(name)
     torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
-    with alone(layout.lock(f"train@{name}")), _slot(device):
+    with exclusive_lock(layout, f"train@{name}"), _slot(device):
         store = open_store(layout.store)
         with replacing(layout.candidate(name)) as folder:
             for seed in params.seeds:
@@ -184,7 +184,7 @@ def train_once(layout: Layout, training: Training, folder: Path, params: Params)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     checkpoint = layout.checkpoint(training.name, training.seed)
     model = training.build()
-    with live(layout, params, training.card, folder, defer=in_a_flow()) as tracker:
+    with live(layout, params, training.card, folder) as tracker:
         reached = _train(model, training, checkpoint, tracker)
         # Shown where training begins: there each step's pull is the architecture's own.
         norms = gradient_norms(training.build(), *_probe(training))

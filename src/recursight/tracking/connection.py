@@ -1,4 +1,4 @@
-"""The way to MLflow: which store, its creation, and what an unreachable one is called."""
+"""The connection to MLflow: which store, its creation, and the error for one that cannot be reached."""
 
 import logging
 import os
@@ -163,7 +163,7 @@ def _settle_environment(http: dict[str, str]) -> None:
 
 
 def _silence() -> None:
-    """MLflow and its database migrations tell of every step; only warnings are for users."""
+    """MLflow and its database migrations log every step; users need only the warnings."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
@@ -185,7 +185,7 @@ def _listens(uri: str, attempts: int = 2, timeout_seconds: float = 3) -> bool:
 def _create_whole(uri: str) -> None:
     """Makes a SQLite file's tables under another name first: a process killed on the way would leave half of them.
 
-    MLflow cannot go on from there (`table ... already exists`), nor can anybody mend it but by deleting the file.
+    MLflow cannot go on from there (`table ... already exists`), and only deleting the file would help.
     """
     if not uri.startswith("sqlite:///") or (file := database(uri)).exists():
         return

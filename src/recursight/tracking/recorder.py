@@ -1,13 +1,12 @@
 """The process beside a training that keeps its MLflow run: `python -m recursight.tracking.recorder`, fed by `live`.
 
 It reads JSON lines: the opening, `{"epoch": {...}, "at_ms": ...}` after each epoch, `{"end": status}`. Input that ends
-without an end means that the training was killed. Exit status 0 says that the run is complete.
+without an end means that the training was killed. Exit status 0 means that the run is complete.
 """
 
 import json
 import os
 import select
-import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from recursight import processes
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.params import load
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CONSEQUENCE = "training goes on; `recursight track sync` sends what is missing."
 RETRY_SECONDS = 15.0
-LAST_WORDS_SECONDS = 10  # what remains after the training is gone
+LAST_SECONDS = 10  # for the end, once the training is gone
 
 
 class Recorder:
@@ -38,13 +38,12 @@ class Recorder:
 
     def __init__(self, opening: dict[str, Any]) -> None:
         self.layout = Layout(Path(opening["root"]))
-        self.owner = runs.Owner(**opening["owner"])
         self.opening = opening
         self.card = opening["card"]
         self.unsent: list[dict[str, Any]] = []
         self.client: MlflowClient | None = None
         self.experiment = self.run_id = ""
-        self.finished_before = self.told = False
+        self.finished_before = self.reported = False
         self.next_attempt = 0.0
 
     def attempt(self) -> bool:
@@ -54,7 +53,7 @@ class Recorder:
         try:
             self._send_epochs(self._connected())
         except outages() as error:
-            self._tell(error)
+            self._report(error)
             self.next_attempt = time.monotonic() + RETRY_SECONDS
             return False
         return True
@@ -63,7 +62,7 @@ class Recorder:
         """Ends the run; whether all of it is in the store."""
         try:
             if status == "FINISHED":
-                with FileLock(lock_path(self.layout), timeout=LAST_WORDS_SECONDS):
+                with FileLock(lock_path(self.layout), timeout=LAST_SECONDS):
                     return self._complete(self._connected())
             client = self._connected()
             self._send_epochs(client)
@@ -73,15 +72,15 @@ class Recorder:
         except Timeout:  # a synchronisation is at work, and may have read the disk before
             return False
         except outages() as error:
-            self._tell(error)
+            self._report(error)
             return False
 
     def _connected(self) -> "MlflowClient":
-        """Connects once, and ends the runs of the dead."""
+        """Connects once, and ends the runs whose process is gone."""
         if self.client is None:
             client = connect(self.layout, HASTY)
             self.experiment = experiment_id(client, self.layout, self.opening["experiment"])
-            runs.reap(client, self.experiment)
+            runs.end_leftovers(client, self.experiment)
             self.client = client
         return self.client
 
@@ -96,12 +95,12 @@ class Recorder:
         self.unsent.clear()
 
     def _begin(self, client: "MlflowClient") -> None:
-        """Finds the run that a cut-off training left, or creates one; neither if the same training is told already."""
+        """Finds the run that a cut-off training left, or creates one; neither if it is logged already."""
         name, digest = self.card["candidate"], self.card["training_digest"]
         if runs.find_finished(client, self.experiment, training=digest, candidate=name):
             self.finished_before = True
             return
-        tags = runs.tags_of(self.card, git_commit(self.layout.root)) | self.owner.tags
+        tags = runs.tags_of(self.card, git_commit(self.layout.root)) | self.opening["owner"]
         cut_off = runs.unfinished(client, self.experiment, name, digest, self.layout.root)
         if cut_off:
             run_id = cut_off[0].info.run_id
@@ -124,10 +123,10 @@ class Recorder:
             send_training(client, self.layout, params, self.experiment, result, self.run_id or None)
         return True
 
-    def _tell(self, error: Exception) -> None:
-        if not self.told:
+    def _report(self, error: Exception) -> None:
+        if not self.reported:
             print(unreachable(tracking_uri(self.layout), error, CONSEQUENCE), file=sys.stderr, flush=True)
-        self.told = True
+        self.reported = True
 
 
 def record() -> bool:
@@ -144,7 +143,7 @@ def record() -> bool:
                 return recorder.finish(message["end"])
             recorder.unsent.append(message)
         if lines.closed:
-            signal.alarm(LAST_WORDS_SECONDS)
+            processes.end_self_within(LAST_SECONDS)
             recorder.finish("KILLED")
             return False
         done = recorder.attempt()
@@ -171,8 +170,7 @@ class Lines:
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the training, which says how it ended
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # likewise; it is killed if it takes too long
+    processes.leave_stopping_to_parent()  # the training reports how it ended, and kills a recorder that takes too long
     if "--gently" in sys.argv:
         os.nice(19)  # a training on a full machine keeps its cores
     try:

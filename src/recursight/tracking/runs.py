@@ -1,15 +1,10 @@
-"""The MLflow run of a training: its tags, how it is found again, and what becomes of a dead one."""
+"""The MLflow run of a training: its tags, how it is found again, and how it ends if its process dies."""
 
-import os
-import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from recursight.params import Params
+from recursight.processes import ProcessIdentity
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,48 +13,13 @@ if TYPE_CHECKING:
 TRAINING = "recursight.training_digest"
 BUNDLE = "recursight.bundle_digest"
 EVALUATION = "recursight.evaluation_digest"
-HOST = "recursight.host"
-PID = "recursight.pid"
-STARTED = "recursight.process_started"
+PROCESS = "recursight.process"
 ROOT = "recursight.root"
 
 
-@dataclass(frozen=True)
-class Owner:
-    """The process whose death ends a run; its start time tells it from a later one with the same id."""
-
-    host: str
-    pid: int
-    started: float
-    root: str
-
-    @classmethod
-    def process(cls, root: Path, pid: int | None = None) -> "Owner":
-        pid = pid or os.getpid()
-        return cls(socket.gethostname(), pid, psutil.Process(pid).create_time(), str(root))
-
-    @classmethod
-    def of_tags(cls, tags: Mapping[str, str]) -> "Owner | None":
-        """The process that a run's tags name; None if they name none."""
-        if PID not in tags:
-            return None
-        return cls(tags.get(HOST, ""), int(tags[PID]), float(tags[STARTED]), tags.get(ROOT, ""))
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it has surely ended; unknown, as on another machine, is not gone."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < 1
-            return not same or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
-
-    @property
-    def tags(self) -> dict[str, str]:
-        return {HOST: self.host, PID: str(self.pid), STARTED: f"{self.started:.2f}", ROOT: self.root}
+def owner_tags(root: Path) -> dict[str, str]:
+    """The tags by which this process, in this project, owns a run: if it dies, the run is ended."""
+    return {PROCESS: str(ProcessIdentity.of()), ROOT: str(root)}
 
 
 def run_name(params: Params, candidate: str, seed: int) -> str:
@@ -128,7 +88,9 @@ def unfinished(
     """
     found = _search(client, experiment, "!= 'FINISHED'", {"candidate": candidate, "training": training_digest})
     return [
-        run for run in found if run.info.status != "RUNNING" or is_dead(run) or run.data.tags.get(ROOT) == str(root)
+        run
+        for run in found
+        if run.info.status != "RUNNING" or has_lost_owner(run) or run.data.tags.get(ROOT) == str(root)
     ]
 
 
@@ -146,26 +108,25 @@ def adopt_run(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None
     client.update_run(run_id, status="RUNNING")
 
 
-def reap(client: "MlflowClient", experiment: str) -> list[str]:
+def end_leftovers(client: "MlflowClient", experiment: str) -> list[str]:
     """Ends the runs of this machine whose process is gone, as KILLED; returns their ids."""
-    dead = [run.info.run_id for run in dead_runs(client, experiment)]
-    for run_id in dead:
+    ids = [run.info.run_id for run in leftovers(client, experiment)]
+    for run_id in ids:
         client.set_terminated(run_id, "KILLED")
-    return dead
+    return ids
 
 
-def dead_runs(client: "MlflowClient", experiment: str) -> "list[Run]":
+def leftovers(client: "MlflowClient", experiment: str) -> "list[Run]":
     """Runs of this machine that count as running although their process is gone."""
-    return [run for run in running(client, experiment) if is_dead(run)]
+    return [run for run in running(client, experiment) if has_lost_owner(run)]
 
 
 def running(client: "MlflowClient", experiment: str) -> "list[Run]":
-    """Runs of this machine that count as running."""
-    condition = f"tags.`{HOST}` = '{socket.gethostname()}' and attributes.status = 'RUNNING'"
-    return list(client.search_runs([experiment], condition))
+    """Runs that count as running, of any machine."""
+    return list(client.search_runs([experiment], "attributes.status = 'RUNNING'"))
 
 
-def is_dead(run: "Run") -> bool:
-    """Whether the process that owned the run is surely gone; unknown, as on another machine, is not dead."""
-    owner = Owner.of_tags(run.data.tags)
+def has_lost_owner(run: "Run") -> bool:
+    """Whether the process that owned the run is surely gone; one of another machine may be alive."""
+    owner = ProcessIdentity.parse(run.data.tags.get(PROCESS, ""))
     return owner is not None and owner.is_gone

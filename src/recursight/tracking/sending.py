@@ -58,7 +58,7 @@ def send_training(
     known = epochs_of(client, run_id) if run_id else set()
     if run_id is None:
         name = runs.run_name(params, card["candidate"], card["seed"])
-        tags |= runs.Owner.process(layout.root).tags
+        tags |= runs.owner_tags(layout.root)
         run = client.create_run(experiment, start_time=result.started_at_ms, tags=tags, run_name=name)
         run_id = str(run.info.run_id)
     log(client, run_id, params=runs.params_of(card), tags=tags)
@@ -84,7 +84,7 @@ def _drop_attempts(client: "MlflowClient", experiment: str, layout: Layout, resu
 
 
 def send_evaluation(client: "MlflowClient", run_id: str, result: Result) -> None:
-    """Logs scores and figures on the run of the training; the tag that says so comes last."""
+    """Logs scores and figures on the run of the training; the tag that marks it complete comes last."""
     metrics, folder = result.metrics, result.evaluation
     assert folder is not None
     values = {f"{split}_{score}": metrics[split].get(score) for split in ("validation", "test") for score in SCORES}

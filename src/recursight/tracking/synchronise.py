@@ -29,13 +29,13 @@ class SyncResult:
         trainings: names of the runs that were logged.
         evaluations: names of the runs that got their evaluation.
         unchanged: how many results were complete already.
-        reaped: how many dead runs were ended.
+        ended: how many runs whose process is gone were ended.
     """
 
     trainings: list[str] = field(default_factory=list)
     evaluations: list[str] = field(default_factory=list)
     unchanged: int = 0
-    reaped: int = 0
+    ended: int = 0
 
 
 def sync(layout: Layout, passes: int = 3) -> SyncResult:
@@ -55,7 +55,7 @@ def sync(layout: Layout, passes: int = 3) -> SyncResult:
         try:
             client = connect(layout)
             experiment = experiment_id(client, layout, params.registry.experiment)
-            outcome.reaped = len(runs.reap(client, experiment))
+            outcome.ended = len(runs.end_leftovers(client, experiment))
             for remaining in reversed(range(passes)):
                 failures = _send_all(client, layout, params, experiment, missing, outcome)
                 missing = [result for result, _ in failures]

@@ -10,7 +10,7 @@ from typing import Any
 
 from recursight.errors import InputError
 from recursight.layout import Layout
-from recursight.operations.doctor import dead, project, services, software
+from recursight.operations.doctor import leftovers, project, services, software
 from recursight.operations.doctor.finding import Finding
 
 LIMIT_SECONDS = 60.0  # of one check; a busy machine takes its time
@@ -25,11 +25,11 @@ CHECKS: dict[str, Callable[[Any], Iterator[Finding]]] = {
     "logins": services.logins,
     "servers": services.servers,
     "worker": services.worker,
-    "dead": dead.left,
-    "dead in MLflow": dead.left_in_mlflow,
+    "leftovers": leftovers.left,
+    "leftovers in MLflow": leftovers.left_in_mlflow,
 }
 WITHOUT_PROJECT = ("versions", "device")
-APART = ("device", "remote", "dead in MLflow")  # they import torch, DVC or MLflow
+APART = ("device", "remote", "leftovers in MLflow")  # they import torch, DVC or MLflow
 
 
 def examine(layout: Layout | None, limit_seconds: float = LIMIT_SECONDS) -> list[Finding]:
@@ -44,33 +44,33 @@ def examine(layout: Layout | None, limit_seconds: float = LIMIT_SECONDS) -> list
         answers = {name: pool.submit(_apart if name in APART else _here, name, layout, limit_seconds) for name in names}
         found = [finding for answer in answers.values() for finding in answer.result()]
     if layout is None:
-        found.append(Finding("project", "mend", "no params.yaml and dvc.yaml here or above: change into a project"))
-    elif not any(finding.area == "dead" for finding in found):
-        found.append(Finding("dead", "ok", "killed processes left nothing"))
+        found.append(Finding("project", "fix", "no params.yaml and dvc.yaml here or above: change into a project"))
+    elif not any(finding.area == "leftovers" for finding in found):
+        found.append(Finding("leftovers", "ok", "killed processes left nothing"))
     return found
 
 
 def _here(name: str, layout: Layout | None, limit_seconds: float) -> list[Finding]:
     try:
         return list(CHECKS[name](layout))
-    except Exception as error:  # whatever is broken, the other checks have their say
-        return [Finding(name, "mend", f"this check failed: {type(error).__name__}: {error}")]
+    except Exception as error:  # whatever is broken, the other checks go on
+        return [Finding(name, "fix", f"this check failed: {type(error).__name__}: {error}")]
 
 
 def _apart(name: str, layout: Layout | None, limit_seconds: float) -> list[Finding]:
     command = [sys.executable, "-m", "recursight.operations.doctor", name]
     root = layout.root if layout else None
     try:
-        told = subprocess.run(
+        finished = subprocess.run(
             command, cwd=root, capture_output=True, text=True, timeout=limit_seconds, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
-        return [Finding(name, "mend", f"no answer in {limit_seconds:.0f} s")]
+        return [Finding(name, "fix", f"no answer in {limit_seconds:.0f} s")]
     try:
-        return [Finding(**finding) for finding in json.loads(told.stdout.splitlines()[-1])]
+        return [Finding(**finding) for finding in json.loads(finished.stdout.splitlines()[-1])]
     except (IndexError, ValueError, TypeError):
-        last = next(iter(reversed(told.stderr.strip().splitlines())), f"exit status {told.returncode}")
-        return [Finding(name, "mend", f"this check failed: {last}", software.install(layout))]
+        last = next(iter(reversed(finished.stderr.strip().splitlines())), f"exit status {finished.returncode}")
+        return [Finding(name, "fix", f"this check failed: {last}", software.install(layout))]
 
 
 def main() -> None:

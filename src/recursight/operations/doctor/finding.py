@@ -1,9 +1,9 @@
-"""What an examination finds."""
+"""One finding of `recursight doctor`."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ok", "note", "mend"]
+State = Literal["ok", "note", "fix"]
 
 
 @dataclass(frozen=True)
@@ -12,9 +12,9 @@ class Finding:
 
     Attributes:
         area: of which it is, such as `data`.
-        state: `ok`; `note`: works, but good to know; `mend`: something will fail.
+        state: `ok`; `note`: works, but good to know; `fix`: something fails, or will.
         what: was found, in a sentence or less.
-        commands: that mend it, to be given in this order in the project's folder.
+        commands: that fix it, to be given in this order in the project's folder.
     """
 
     area: str

@@ -3,12 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from recursight import commands
 from recursight.data.versions import EMBEDDED
 from recursight.errors import InputError
 from recursight.files import read_yaml
@@ -29,22 +29,22 @@ def params(layout: Layout) -> Iterator[Finding]:
         count = len(load(layout.params).candidates)
     except InputError as error:
         for line in str(error).splitlines():
-            yield Finding("params", "mend", line, (edit(layout),))
+            yield Finding("params", "fix", line, (edit(layout),))
         return
     yield Finding("params", "ok", f"params.yaml is valid: {count} candidate{'s' * (count > 1)}")
 
 
 def git(layout: Layout) -> Iterator[Finding]:
-    """Whether results can be told by their commit."""
+    """Whether results can be finished by their commit."""
     if not shutil.which("git"):
         yield Finding("git", "note", "git is not installed: results are tied to no commit")
         return
-    told = _run(layout, "git", "status", "--porcelain", "--", *DECLARED)
-    if told.returncode:
+    finished = commands.git(layout.root, "status", "--porcelain", "--", *DECLARED, timeout_seconds=LIMIT_SECONDS)
+    if finished.returncode:
         begin = ("git init", "git add .", 'git commit -m "As it is"')
         yield Finding("git", "note", "the project is not in git: results are tied to no commit", begin)
         return
-    changed = [line[3:] for line in told.stdout.splitlines()]
+    changed = [line[3:] for line in finished.stdout.splitlines()]
     if changed:
         commit = (f"git add {' '.join(changed)}", 'git commit -m "New data, parameters or results"')
         yield Finding("git", "note", f"not committed: {', '.join(changed)}", commit)
@@ -56,21 +56,21 @@ def data(layout: Layout) -> Iterator[Finding]:
     """data/ against data.dvc, and the stages against what they read. Asks DVC."""
     if not layout.data.exists():
         how = ("dvc pull data.dvc",) if layout.data_dvc.exists() else ("recursight data import digits",)
-        yield Finding("data", "mend", "data/ is missing", how)
+        yield Finding("data", "fix", "data/ is missing", how)
     elif not layout.data_dvc.exists():
-        yield Finding("data", "mend", "data/ is pinned by no data.dvc", ("dvc add data",))
+        yield Finding("data", "fix", "data/ is pinned by no data.dvc", ("dvc add data",))
     if _is_broken(layout, "params.yaml"):  # DVC may take hours over what is refused here at once
-        yield Finding("data", "note", "params.yaml cannot be read: what has changed was not looked at")
+        yield Finding("data", "note", "params.yaml cannot be read: changes were not checked")
         return
-    told = _run(layout, sys.executable, "-m", "dvc", "status", "--json")
-    if told.returncode and any(sign in told.stderr for sign in BUSY):
+    finished = commands.dvc(layout.root, "status", "--json", timeout_seconds=LIMIT_SECONDS)
+    if finished.returncode and any(sign in finished.stderr for sign in BUSY):
         yield Finding("data", "note", "a stage is at work: what has changed was not looked at")
         return
-    if told.returncode:
-        said = " ".join(told.stderr.removeprefix("ERROR: ").split())
-        yield Finding("data", "mend", f"DVC cannot tell what has changed: {said}", _for_dvc(layout, told.stderr))
+    if finished.returncode:
+        what = f"`dvc status` fails: {commands.message_of(finished)}"
+        yield Finding("data", "fix", what, _for_dvc(layout, finished.stderr))
         return
-    changes: dict[str, Any] = json.loads(told.stdout)
+    changes: dict[str, Any] = json.loads(finished.stdout)
     pinned = changes.pop("data.dvc", None)
     if layout.data.exists() and layout.data_dvc.exists():
         yield _agreement(str(pinned)) if pinned else Finding("data", "ok", "data/ is what data.dvc pins")
@@ -99,7 +99,7 @@ def remote(layout: Layout) -> Iterator[Finding]:
             reached = store.fs.exists(store.path)
             local = store.fs.protocol == "local"
     except (DvcException, OSError, KeyError, ValueError, ImportError) as error:
-        yield Finding("remote", "mend", f"DVC's remote cannot be reached: {_first(error)}", _for_remote(layout, error))
+        yield Finding("remote", "fix", f"DVC's remote cannot be reached: {_first(error)}", _for_remote(layout, error))
         return
     if local and not reached and name != EMBEDDED:
         yield Finding("remote", "note", f"{name} ({url}) has nothing yet", ("dvc push --run-cache",))
@@ -116,18 +116,18 @@ def disk(layout: Layout) -> Iterator[Finding]:
     free = shutil.disk_usage(layout.root).free
     what = f"{_gigabytes(free)} free; artifacts/ and DVC's cache take {_gigabytes(taken)}"
     if free < max(taken, LEAST_FREE_BYTES):
-        yield Finding("disk", "mend", f"{what}, and a run may write as much again", ("dvc gc --workspace",))
+        yield Finding("disk", "fix", f"{what}, and a run may write as much again", ("dvc gc --workspace",))
     else:
         yield Finding("disk", "ok", what)
 
 
 def _agreement(change: str) -> Finding:
     if "not in cache" in change:
-        return Finding("data", "mend", "data/ is right, but DVC's cache lacks it", ("dvc commit --force data.dvc",))
+        return Finding("data", "fix", "data/ is right, but DVC's cache lacks it", ("dvc commit --force data.dvc",))
     what = (
         "data/ is not what data.dvc pins: pin what lies there, or (`dvc checkout --force data.dvc`) take back the pin"
     )
-    return Finding("data", "mend", what, ("dvc add data",))
+    return Finding("data", "fix", what, ("dvc add data",))
 
 
 def _for_remote(layout: Layout, error: BaseException) -> tuple[str, ...]:
@@ -137,10 +137,10 @@ def _for_remote(layout: Layout, error: BaseException) -> tuple[str, ...]:
     return _for_dvc(layout, str(error)) if "git repository" in str(error) else ("dvc remote list",)
 
 
-def _for_dvc(layout: Layout, said: str) -> tuple[str, ...]:
+def _for_dvc(layout: Layout, message: str) -> tuple[str, ...]:
     if not (layout.root / ".dvc").is_dir():
         return ("dvc init",) if (layout.root / ".git").exists() else ("dvc init --no-scm",)
-    if "git" in said.lower() and not (layout.root / ".git").exists():
+    if "git" in message.lower() and not (layout.root / ".git").exists():
         return ("git init",)
     broken = next((name for name in DECLARED if _is_broken(layout, name)), "dvc.yaml")
     return (f"git checkout -- {broken}",) if broken in WRITTEN_BY_DVC else (f"${{EDITOR:-vi}} {broken}",)
@@ -154,15 +154,6 @@ def _is_broken(layout: Layout, name: str) -> bool:
     except InputError:
         return True
     return False
-
-
-def _run(layout: Layout, *command: str) -> "subprocess.CompletedProcess[str]":
-    try:
-        return subprocess.run(
-            command, cwd=layout.root, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=LIMIT_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer in {LIMIT_SECONDS:.0f} s")
 
 
 def _size(folder: Path) -> int:

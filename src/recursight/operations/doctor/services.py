@@ -1,4 +1,4 @@
-"""Servers and worker: do they live, are they healthy, do they take the login; those of `recursight up` and others."""
+"""Servers and worker: are they alive, are they healthy, do they take the login; those of `recursight up` and others."""
 
 import os
 import stat
@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 from recursight import access
 from recursight.layout import Layout
-from recursight.operations import platform
 from recursight.operations.doctor.finding import Finding
-from recursight.operations.flow_runs import Prefect
+from recursight.operations.prefect_api import PrefectApi
 from recursight.operations.services import POOL
 
 TIMEOUT_SECONDS = 4.0
@@ -33,9 +32,9 @@ def logins(layout: Layout) -> Iterator[Finding]:
     except (ValueError, TypeError):
         whole = False
     if not whole:
-        yield Finding("logins", "mend", f"{name} is broken", ("recursight down", f"rm {name}", "recursight up"))
+        yield Finding("logins", "fix", f"{name} is broken", ("recursight down", f"rm {name}", "recursight up"))
     elif mode & 0o077:
-        yield Finding("logins", "mend", f"others can read {name} (mode {mode:o})", (f"chmod 600 {name}",))
+        yield Finding("logins", "fix", f"others can read {name} (mode {mode:o})", (f"chmod 600 {name}",))
     else:
         yield Finding("logins", "ok", f"{name} is yours alone (mode {mode:o})")
 
@@ -49,8 +48,8 @@ def servers(layout: Layout) -> Iterator[Finding]:
         known = access.running(layout, name)
         if known is None:
             yield Finding(name, "ok", "no server runs, nor is one needed; `recursight up` starts it")
-        elif not known.lives:
-            yield Finding(name, "mend", f"the server at {known.url} has died; see .recursight/logs/{name}.log", START)
+        elif not known.is_alive:
+            yield Finding(name, "fix", f"the server at {known.url} has died; see .recursight/logs/{name}.log", START)
         else:
             yield _examine(layout, name, str(known.url))
 
@@ -60,10 +59,10 @@ def worker(layout: Layout) -> Iterator[Finding]:
     prefect = access.running(layout, "prefect")
     if known is None:
         if prefect is not None:
-            yield Finding("worker", "mend", "no worker runs, so deployed runs stay late", START)
-    elif not known.lives:
-        yield Finding("worker", "mend", "the worker has died; see .recursight/logs/worker.log", START)
-    elif prefect and prefect.lives:
+            yield Finding("worker", "fix", "no worker runs, so deployed runs stay late", START)
+    elif not known.is_alive:
+        yield Finding("worker", "fix", "the worker has died; see .recursight/logs/worker.log", START)
+    elif prefect and prefect.is_alive:
         yield _online(layout)
 
 
@@ -71,14 +70,14 @@ def _examine(layout: Layout, name: str, url: str) -> Finding:
     """Health without login, then a page that wants it."""
     health = _status(url + HEALTH[name])
     if health != 200:
-        return Finding(name, "mend", f"the server at {url} lives but is not healthy: {_said(health)}", ANEW)
+        return Finding(name, "fix", f"the server at {url} lives but is not healthy: {_in_words(health)}", ANEW)
     try:
         login = access.logins(layout)[name]
     except (OSError, ValueError, KeyError, TypeError):
-        return Finding(name, "mend", f"the server at {url} is healthy, but its login is lost", ANEW)
+        return Finding(name, "fix", f"the server at {url} is healthy, but its login is lost", ANEW)
     entered = _status(url + CHECKED[name], login)
     if entered != 200:
-        return Finding(name, "mend", f"the server at {url} does not take the login: {_said(entered)}", ANEW)
+        return Finding(name, "fix", f"the server at {url} does not take the login: {_in_words(entered)}", ANEW)
     return Finding(name, "ok", f"{url} is healthy and takes the login")
 
 
@@ -92,22 +91,22 @@ def _other(layout: Layout, name: str) -> Finding | None:
     status = _status(url.removesuffix("/api") + HEALTH[name])
     if status == 200:
         return Finding(name, "ok", f"{_without_password(url)} ({variable}) is healthy")
-    return Finding(name, "mend", f"{_without_password(url)} ({variable}): {_said(status)}", (f"unset {variable}",))
+    return Finding(name, "fix", f"{_without_password(url)} ({variable}): {_in_words(status)}", (f"unset {variable}",))
 
 
 def _online(layout: Layout) -> Finding:
     try:
-        found = platform.ask_prefect(layout, f"/work_pools/{POOL}/workers/filter", {}, TIMEOUT_SECONDS)
+        found = PrefectApi.of_project(layout, TIMEOUT_SECONDS).ask(f"/work_pools/{POOL}/workers/filter", {})
     except (OSError, ValueError, KeyError):
-        return Finding("worker", "note", "it lives; the server does not tell whether it is online")
+        return Finding("worker", "note", "it is alive; the server does not answer whether it is online")
     if any(each["status"] == "ONLINE" for each in found):
         return Finding("worker", "ok", f"online in the work pool {POOL}")
-    return Finding("worker", "mend", "it lives, but the server has not heard of it for long", ANEW)
+    return Finding("worker", "fix", "it lives, but the server has not heard of it for long", ANEW)
 
 
 def _status(url: str, login: str = "") -> int | str:
     """The HTTP status, or why there is none."""
-    request = urllib.request.Request(url, headers=Prefect(url, login).headers)
+    request = urllib.request.Request(url, headers=PrefectApi(url, login).headers)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             return int(answer.status)
@@ -120,7 +119,7 @@ def _status(url: str, login: str = "") -> int | str:
         return str(getattr(error, "reason", error))
 
 
-def _said(status: int | str) -> str:
+def _in_words(status: int | str) -> str:
     return f"HTTP {status}" if isinstance(status, int) else status
 
 

@@ -23,13 +23,13 @@ def versions(layout: Layout | None) -> Iterator[Finding]:
         yield Finding("python", "ok", platform.python_version())
     else:
         again = ("rm -rf .venv", "make PYTHON=python3.12 setup")
-        yield Finding("python", "mend", f"{platform.python_version()} is too old: 3.11 or newer is needed", again)
+        yield Finding("python", "fix", f"{platform.python_version()} is too old: 3.11 or newer is needed", again)
     outside = _outside_bounds()
     if outside:
-        yield Finding("packages", "mend", f"not what recursight runs with: {some(outside)}", install(layout))
+        yield Finding("packages", "fix", f"not what recursight runs with: {some(outside)}", install(layout))
     drift = _drift(layout.root / "requirements.lock") if layout else []
     if drift and not outside:
-        yield Finding("packages", "mend", f"not what requirements.lock pins: {some(drift)}", install(layout))
+        yield Finding("packages", "fix", f"not what requirements.lock pins: {some(drift)}", install(layout))
     if not drift and not outside:
         yield Finding("packages", "ok", ", ".join(f"{name} {_version(name)}" for name in SHOWN))
 
@@ -42,12 +42,12 @@ def device(layout: Layout | None) -> Iterator[Finding]:
     from recursight.training.devices import choose_device
 
     wanted = "auto"
-    with suppress(InputError):  # said elsewhere
+    with suppress(InputError):  # reported by another check
         wanted = load(layout.params).train.device if layout else "auto"
     try:
         chosen = choose_device(wanted)
     except InputError as error:
-        yield Finding("device", "mend", str(error), (edit(layout),))
+        yield Finding("device", "fix", str(error), (edit(layout),))
         return
     cores = f"{os.cpu_count()} CPU cores"
     if chosen.type == "cuda":

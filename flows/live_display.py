@@ -1,4 +1,4 @@
-"""The board: what every stage of a running pipeline is doing, for whoever looks at the terminal."""
+"""The live display: what every stage of a running pipeline is doing, at the terminal."""
 
 import sys
 import threading
@@ -18,7 +18,7 @@ NOISE = (
 NOISE_PREFIXES = ("\t", "> ", "Running stage", *NOISE)
 
 
-class Board:
+class LiveDisplay:
     """Plain lines, each opening with the stage that it is about.
 
     On a terminal, stages at work share a live area at the bottom, one line each; finished ones scroll above it.
@@ -38,7 +38,7 @@ class Board:
 
             self.live = Live(get_renderable=self._render, refresh_per_second=8, transient=True)
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "LiveDisplay":
         if self.live:
             self.live.start()
         return self
@@ -53,32 +53,32 @@ class Board:
         if self.live:
             self.live.stop()
 
-    def say(self, stage: str, text: str) -> None:
-        """Something for good: a stage has begun, ended or failed."""
+    def print_line(self, stage: str, text: str) -> None:
+        """Prints a line that stays: a stage has started, ended or failed."""
         if self.silent:
             return
         with self.lock:
             print(f"{stage:<{self.width}}  {text}", flush=True)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator["Board"]:
-        """A stage at work: says when it is done, and in which time."""
+    def stage(self, name: str) -> Iterator["LiveDisplay"]:
+        """Shows a stage while it runs, then prints how long it took."""
         started = time.monotonic()
-        self.at_work[name] = "begins"
+        self.at_work[name] = "starts"
         try:
             yield self
-            self.say(name, f"done in {time.monotonic() - started:.1f} s")
+            self.print_line(name, f"done in {time.monotonic() - started:.1f} s")
         finally:
             self.at_work.pop(name, None)
 
-    def line(self, stage: str, text: str) -> None:
+    def update(self, stage: str, text: str) -> None:
         """What a stage has printed; DVC's advice to people who run it by hand is left out."""
         if not text.strip() or text.startswith(NOISE_PREFIXES):
             return
         text = text.removeprefix(f"{stage.replace('@', ' ')}: ")
         self.at_work[stage] = text
         if not self.live:
-            self.say(stage, text)
+            self.print_line(stage, text)
 
     def _render(self) -> Any:
         from rich.spinner import Spinner

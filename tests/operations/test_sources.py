@@ -8,7 +8,7 @@ import yaml
 
 from recursight.errors import InputError
 from recursight.layout import Layout
-from recursight.stages.sources import Sources, causes, settle_data
+from recursight.operations.sources import Sources, causes, settle_data
 from tests.workspace import Workspace
 
 

@@ -1,4 +1,4 @@
-"""Progress that suits the place: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a command: a bar on a terminal, a plain line every second elsewhere."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ LINE_SECONDS = 1.0
 
 
 class Report(Protocol):
-    """Called with how much is done and what to say about it."""
+    """Called with how much is done and a remark on it."""
 
     def __call__(self, done: int, remark: str = "") -> None: ...
 

@@ -1,6 +1,6 @@
-"""From a registered version back to all that made it: code, data, parameters, weights, and the same predictions.
+"""Restores all that made a registered version: code, data, parameters, weights, and the same predictions.
 
-It happens in a git work tree of its own, so that the project stays as it is. The restored code runs in its own process.
+It works in a separate git work tree, so that the project stays as it is. The restored code runs in its own process.
 """
 
 import configparser
@@ -20,14 +20,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from recursight.commands import dvc, git
 from recursight.errors import InputError
+from recursight.executors.local import flow_mark
 from recursight.files import digest, read_json, write_text
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.registry import find_version
 from recursight.registry.loading import Unreadable, load_version
 from recursight.registry.register import PREPARED
-from recursight.stages.lifeline import mark_flow
 from recursight.tracking import connect
 from recursight.tracking.connection import fluent
 from recursight.tracking.runs import BUNDLE
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 RUN_RECURSIGHT = "from recursight.cli import main; main()"
-SAID_AT_MOST = 300  # characters of what a failed command said
+MESSAGE_LENGTH = 300  # characters of a failed command's message
 
 
 @dataclass
@@ -58,8 +59,8 @@ class Restored:
     same_predictions: bool | None = None
 
 
-class Lost(Exception):
-    """A part that nothing after it can do without."""
+class PartMissing(Exception):
+    """A part is missing that all later ones need."""
 
 
 def restore(layout: Layout, version: int) -> Restored:
@@ -87,8 +88,8 @@ def restore(layout: Layout, version: int) -> Restored:
             _check_store(project, found, restored)
             _weights(layout, project, name, found, recorded, restored)
             _score_again(project, recorded, restored)
-    except Lost as loss:
-        restored.missing.append(str(loss))
+    except PartMissing as missing:
+        restored.missing.append(str(missing))
     return restored
 
 
@@ -98,22 +99,22 @@ def _work_tree(layout: Layout, version: "ModelVersion", folder: Path, restored: 
     if not described:
         raise InputError(f"version {version.version} was trained outside git: there is no commit to restore.")
     commit = described.removesuffix("-dirty")
-    if _git(layout.root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
+    if git(layout.root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
         raise InputError(
             f"commit {commit} of version {version.version} is not in this repository; `git fetch --all` first."
         )
     shutil.rmtree(folder, ignore_errors=True)
-    _git(layout.root, "worktree", "prune")
+    git(layout.root, "worktree", "prune")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = _git(layout.root, "worktree", "add", "--force", "--detach", str(folder), commit)
+    made = git(layout.root, "worktree", "add", "--force", "--detach", str(folder), commit)
     if made.returncode:
         raise InputError(f"git cannot make the work tree {folder}: {made.stderr.strip()}")
     restored.parts["code"] = f"commit {commit}"
     if described != commit:
         restored.missing.append(
-            f"code: the tree had uncommitted changes at training; restored is commit {commit}, which they were made to"
+            f"code: the tree had uncommitted changes at training; restored commit {commit} without those changes"
         )
-    return folder / _git(layout.root, "rev-parse", "--show-prefix").stdout.strip()
+    return folder / git(layout.root, "rev-parse", "--show-prefix").stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _records(layout: Layout, version: "ModelVersion", folder: Path) -> Records:
                 mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=part, dst_path=str(folder))
         card: dict[str, Any] = read_json(folder / "training" / "card.json")
     except (MlflowException, OSError) as error:
-        raise Lost(
+        raise PartMissing(
             f"parameters and predictions: the MLflow run of the training is gone or not whole ({error})"
         ) from None
     return Records(card, folder / "training", folder / "evaluation" / "predictions.parquet")
@@ -148,14 +149,14 @@ def _data(layout: Layout, project: Layout, version: "ModelVersion", restored: Re
     if md5 and pinned != md5:  # trained before data.dvc was committed
         write_text(project.data_dvc, yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "path": "data"}]}))
     elif not pinned:
-        raise Lost("data: neither the version nor its commit says which data it was trained on")
+        raise PartMissing("data: neither the version nor its commit records which data it was trained on")
     _share_cache(layout, project)
-    if _dvc(project.root, "checkout", "data.dvc").returncode:
-        pulled = _dvc(project.root, "pull", "data.dvc")
+    if dvc(project.root, "checkout", "data.dvc").returncode:
+        pulled = dvc(project.root, "pull", "data.dvc")
         if pulled.returncode:
-            raise Lost(
+            raise PartMissing(
                 f"data: {md5 or pinned} is neither in DVC's cache nor in a remote that this project reaches "
-                f"({_said(pulled.stderr)})"
+                f"({_message(pulled.stderr)})"
             )
     restored.parts["data"] = f"DVC's {md5 or pinned}"
 
@@ -176,7 +177,7 @@ def _share_cache(layout: Layout, project: Layout) -> None:
                 values["url"] = place
             if name == "config.local" or place:
                 settings[section] = _section(settings, section) | values
-    cache = _dvc(layout.root, "cache", "dir").stdout.strip()
+    cache = dvc(layout.root, "cache", "dir").stdout.strip()
     settings["cache"] = _section(settings, "cache") | {"dir": cache}
     local = project.root / ".dvc" / "config.local"
     local.touch(mode=0o600)  # it may hold secrets
@@ -214,7 +215,7 @@ def _parameters(project: Layout, version: "ModelVersion", recorded: Records, res
 def _check_store(project: Layout, version: "ModelVersion", restored: Restored) -> None:
     made, wanted = read_json(project.store / "store.json")["digest"], version.tags.get("recursight.data_digest")
     if made != wanted:
-        raise Lost(f"data: the store made of it is {made[:12]}, but the version was trained on {str(wanted)[:12]}")
+        raise PartMissing(f"data: its store is {made[:12]}, but the version was trained on {str(wanted)[:12]}")
     restored.parts["data"] += f", prepared to the same store {made[:12]}"
 
 
@@ -228,11 +229,11 @@ def _weights(
     try:
         network = load_version(layout, name, int(version.version)).model.unwrap_python_model().network
     except (Unreadable, AttributeError) as fault:
-        raise Lost(f"weights: {fault}") from None
+        raise PartMissing(f"weights: {fault}") from None
     tensors = {key.removeprefix("network."): value.contiguous() for key, value in network.state_dict().items()}
     weights = save(tensors)
     if digest(card) != version.tags[BUNDLE] or hashlib.sha256(weights).hexdigest() != card["weights_digest"]:
-        raise Lost("weights: the registered model does not hold those that the training's card names")
+        raise PartMissing("weights: the registered model does not hold those that the training's card names")
     bundle = project.bundle(card["candidate"], card["seed"])
     shutil.copytree(recorded.training, bundle)
     (bundle / "model.safetensors").write_bytes(weights)
@@ -241,14 +242,14 @@ def _weights(
 
 def _score_again(project: Layout, recorded: Records, restored: Restored) -> None:
     if not recorded.predictions.is_file():
-        raise Lost("predictions: the training's run has none to compare with")
+        raise PartMissing("predictions: the training's run has none to compare with")
     card = recorded.card
     _run(project, "evaluate", card["candidate"])
     again = pd.read_parquet(project.evaluation_of(card["candidate"], card["seed"]) / "predictions.parquet")
     before = pd.read_parquet(recorded.predictions)
     keys = ["split", "id", "actual"]
     if not again[keys].equals(before[keys]):
-        raise Lost("predictions: they are of other images than those recorded")
+        raise PartMissing("predictions: they are of other images than those recorded")
     new, old = (np.stack(table["probabilities"].to_list()) for table in (again, before))
     changed = int((new != old).any(axis=1).sum())
     restored.same_predictions = changed == 0
@@ -276,25 +277,14 @@ def _run(project: Layout, *words: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-c", RUN_RECURSIGHT, *words],
         cwd=project.root,
-        env=os.environ | mark_flow() | {"PYTHONPATH": path},
+        env=os.environ | flow_mark() | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         errors="replace",
     )
     if finished.returncode:
-        raise Lost(f"`recursight {' '.join(words)}` of the restored code failed: {_said(finished.stderr)}")
+        raise PartMissing(f"`recursight {' '.join(words)}` of the restored code failed: {_message(finished.stderr)}")
 
 
-def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
-
-
-def _dvc(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "dvc", *words], cwd=root, env=environment, capture_output=True, text=True
-    )
-
-
-def _said(text: str) -> str:
-    return " ".join(text.replace("ERROR: ", "").split())[:SAID_AT_MOST] or "it said nothing"
+def _message(text: str) -> str:
+    return " ".join(text.replace("ERROR: ", "").split())[:MESSAGE_LENGTH] or "it printed nothing"

@@ -15,7 +15,8 @@ from fastapi import FastAPI, WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from recursight.operations.guard import Guard
+from recursight.host_check import HOSTS, HostCheck
+from recursight.host_check import LOGIN as LOGIN_VARIABLE
 
 LOGIN = "somebody:secret"
 TOKEN = "Basic " + base64.b64encode(LOGIN.encode()).decode()
@@ -38,19 +39,19 @@ def application() -> FastAPI:
     return app
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["guarded-sockets", "own-sockets"])
+@pytest.fixture(scope="module", params=[False, True], ids=["checked-sockets", "own-sockets"])
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
     """Port, and whether the application asks its websockets for the login itself."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    guard = Guard(
+    checked = HostCheck(
         application(),
+        [f"127.0.0.1:{port}", f"localhost:{port}"],
         login=LOGIN,
-        hosts=[f"127.0.0.1:{port}", f"localhost:{port}"],
-        open_paths={"/health"},
+        no_login={"/health"},
         app_asks_sockets=request.param,
     )
-    running = uvicorn.Server(uvicorn.Config(guard, log_level="error", lifespan="off", ws="websockets-sansio"))
+    running = uvicorn.Server(uvicorn.Config(checked, log_level="error", lifespan="off", ws="websockets-sansio"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     while not running.started:
@@ -114,6 +115,8 @@ def test_websockets(server: tuple[int, bool]) -> None:
             connect(url)
 
 
-def test_a_guard_without_login_is_none() -> None:
+def test_without_a_login_in_the_environment_no_server_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOSTS, "127.0.0.1:1")
+    monkeypatch.delenv(LOGIN_VARIABLE, raising=False)
     with pytest.raises(ValueError, match="must be set"):
-        Guard(application(), login="", hosts=["127.0.0.1:1"], open_paths=set())
+        HostCheck.of_environment(application(), set())

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from recursight.errors import InputError
-from recursight.stages.reproduce import StageFailed, StageRefused, changed, graph, reproduce
+from recursight.executors import EXECUTORS, StageFailed, StageRefused
+from recursight.executors.graph import changed, graph
 
 STAGES = {
     "first": {"cmd": "cp source.txt first.txt", "deps": ["source.txt"], "outs": ["first.txt"]},
@@ -34,7 +35,7 @@ def declare(root: Path, **stages: object) -> None:
 
 
 def run(root: Path, stage: str, timeout_seconds: float = 60) -> list[str]:
-    return list(reproduce(root, stage, timeout_seconds=timeout_seconds))
+    return list(EXECUTORS["local"].run(root, stage, timeout_seconds=timeout_seconds))
 
 
 def test_the_graph_is_dvcs_in_an_order_in_which_it_can_run(root: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_stage_that_takes_too_long_is_ended(root: Path) -> None:
 
 def test_who_stops_listening_ends_the_stage(root: Path) -> None:
     declare(root, slow={"cmd": "sh -c 'echo begun; sleep 61'", "deps": ["source.txt"]})
-    lines = reproduce(root, "slow", timeout_seconds=60)
+    lines = EXECUTORS["local"].run(root, "slow", timeout_seconds=60)
     assert any("begun" in line for line in iter(lambda: next(lines), None) if "begun" in line or line is None)
     started = time.monotonic()
     lines.close()  # type: ignore[attr-defined]

@@ -10,11 +10,11 @@ from typing import Any
 
 from recursight.data.versions import checkout, fetch, pin
 from recursight.errors import InputError
+from recursight.executors.graph import status
 from recursight.files import digest
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.provenance import code_digest, git_commit
-from recursight.stages.reproduce import status
 
 FIRST = "some stages have not run here yet"
 
@@ -108,7 +108,7 @@ def causes(layout: Layout) -> list[str]:
     Outputs of other stages are no causes, unless somebody changed or removed them.
 
     Raises:
-        InputError: if DVC cannot tell.
+        InputError: if `dvc status` fails.
     """
     stages = {name: changes for name, changes in status(layout.root).items() if not name.endswith(".dvc")}
     found: dict[str, None] = {}  # an ordered set
@@ -122,17 +122,17 @@ def _sentences(change: Any) -> list[str]:
     """One of a stage's changes, as `dvc status` puts it."""
     if not isinstance(change, dict):
         return ["a stage of dvc.yaml has changed" if change == "changed command" else str(change)]
-    said = []
+    found = []
     for path, state in change.get("changed deps", {}).items():
         if path == "params.yaml":
             keys = state if isinstance(state, dict) else {"": state}
-            said += [f"{key} in params.yaml is {how}" if key else FIRST for key, how in keys.items()]
+            found += [f"{key} in params.yaml is {how}" if key else FIRST for key, how in keys.items()]
         elif not path.startswith("artifacts/"):
-            said.append(f"{path} is {state}")
+            found.append(f"{path} is {state}")
     for path, state in change.get("changed outs", {}).items():
         if "changed deps" not in change:
-            said.append(f"{path} is {state}")
-    return said
+            found.append(f"{path} is {state}")
+    return found
 
 
 def _pull(layout: Layout) -> None:

@@ -1,0 +1,212 @@
+"""Clean-up: what killed processes left is found, reported and removed.
+
+Each kind has one function. It finds what surely belongs to processes that are gone, of this machine and this project,
+and removes it unless it is only to look. What is alive, or may be, is never touched.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from recursight import processes
+from recursight.data.versions import Workshop
+from recursight.errors import InputError
+from recursight.executors import clone, local
+from recursight.files import left_behind, recover
+from recursight.layout import Layout
+from recursight.operations import dvc_locks, flow_runs
+from recursight.operations.prefect_api import PrefectApi
+from recursight.params import load
+from recursight.tracking.connection import PATIENT
+
+GRACE_SECONDS = (3.0,)  # for an orphan between SIGTERM and SIGKILL
+DEPTH = 3  # of folders below artifacts/ and .recursight/ in which targets lie
+NOT_OURS = {"restored", "prefect", "logs", "downloads", "import"}  # of .recursight: kept whole by others
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that a killed process left.
+
+    Attributes:
+        kind: `process`, `flow run`, `MLflow run`, `decision`, `file`, `lock` or `import`.
+        what: which, in a few words.
+    """
+
+    kind: str
+    what: str
+
+
+def begin(layout: Layout) -> list[Leftover]:
+    """At the start of a flow, in the process that has claimed the clone: removes what earlier ones left.
+
+    MLflow runs and decisions are left to `mlflow_runs` and `decisions`, since MLflow takes seconds to import.
+
+    Returns:
+        What was removed.
+    """
+    from prefect.runtime import flow_run
+
+    found = on_this_machine(layout, clear=True)
+    prefect = PrefectApi.configured()
+    if prefect:
+        with suppress(OSError, ValueError):
+            flow_runs.sign(prefect, flow_run.id, flow_run.tags)
+            found += runs_of_flows(layout, prefect, clear=True)
+    return found
+
+
+def on_this_machine(layout: Layout, clear: bool) -> list[Leftover]:
+    """Processes, files and notes of locks; no server is asked. The processes first: they hold the rest."""
+    kinds: list[Callable[[Layout, bool], list[Leftover]]] = [orphans, notes_of_locks, half_files, half_imports]
+    return [leftover for kind in kinds for leftover in kind(layout, clear)]
+
+
+def orphans(layout: Layout, clear: bool) -> list[Leftover]:
+    """Processes that outlived the flow, or the dvc, that started them."""
+    stale = clone.stale(layout)
+    found = [process for flow in stale.values() for process in processes.carrying({clone.FLOW: str(flow)})]
+    for note, holder in local.lock_holders(layout):
+        process = holder.process
+        lost = process and not _is_free(note.with_suffix(".lock")) and local.has_lost_its_dvc(holder)
+        if process and lost and process not in found:
+            found.append(process)
+    leftovers = [Leftover("process", f"{process.pid} ({processes.command_of(process)})") for process in found]
+    if clear:
+        processes.end(found, GRACE_SECONDS)
+        for path in stale:
+            path.unlink(missing_ok=True)
+    return leftovers
+
+
+def runs_of_flows(layout: Layout, prefect: PrefectApi, clear: bool) -> list[Leftover]:
+    """Flow runs that count as running; raises OSError if the server does not answer well."""
+    leftovers = []
+    for run in flow_runs.leftovers(prefect, layout):
+        what = f"{run['name']}, {run['state']['name']} since {run['state']['timestamp'][:19]}"
+        leftovers.append(Leftover("flow run", what))
+        if clear:
+            flow_runs.end(prefect, run)
+    return leftovers
+
+
+def mlflow_runs(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> list[Leftover]:
+    """Trainings that MLflow shows as running.
+
+    Raises:
+        Unreachable: if it does not answer.
+    """
+    from recursight.tracking import connect, runs
+
+    client = connect(layout, http)
+    experiment = client.get_experiment_by_name(load(layout.params).registry.experiment)
+    found = runs.leftovers(client, experiment.experiment_id) if experiment else []
+    if clear:
+        for run in found:
+            client.set_terminated(run.info.run_id, "KILLED")
+    return [Leftover("MLflow run", f"{run.info.run_name} ({run.info.run_id[:8]})") for run in found]
+
+
+def decisions(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> list[Leftover]:
+    """Decisions on the champion that were written, and not carried out.
+
+    Raises:
+        Unreachable: if MLflow does not answer.
+    """
+    from recursight.registry.decisions import settle, unsettled
+    from recursight.registry.promote import alias_lock
+    from recursight.tracking import connect
+
+    name, client = load(layout.params).registry.model_name, connect(layout, http)
+    found = [Leftover("decision", str(run.info.run_name)) for run in unsettled(client, name)]
+    if clear and found:
+        with alias_lock(layout):
+            settle(client, layout, name)
+    return found
+
+
+def notes_of_locks(layout: Layout, clear: bool) -> list[Leftover]:
+    """Notes on who held a lock, where that process is gone. The locks themselves the system has released already."""
+    found = [Leftover("lock", f"of DVC, {whose}") for whose in dvc_locks.stale_notes(layout, clear)]
+    for note, holder in local.lock_holders(layout):
+        if holder.is_gone:
+            found.append(Leftover("lock", f"{note.stem}, of process {holder.pid}"))
+            if clear:
+                note.unlink(missing_ok=True)
+    return found
+
+
+def half_files(layout: Layout, clear: bool) -> list[Leftover]:
+    """Files and folders that were being written."""
+    found = []
+    begun: list[Path] = []
+    for folder in _folders(layout):
+        with suppress(FileNotFoundError):
+            begun += left_behind(folder)
+    for staging in begun:
+        found.append(Leftover("file", str(staging.relative_to(layout.root))))
+        if clear:
+            recover(staging)
+    for path in _half_written(layout):
+        found.append(Leftover("file", str(path.relative_to(layout.root))))
+        if clear:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def half_imports(layout: Layout, clear: bool) -> list[Leftover]:
+    """Data that was being brought; if data/ was already away, it comes back."""
+    workshop, found = Workshop(layout), []
+    if workshop.folder.exists() and _is_free(layout.lock("import")):
+        found.append(Leftover("import", str(workshop.folder.relative_to(layout.root))))
+        if clear:
+            with suppress(InputError), workshop:  # it puts right what it finds; another one has begun: so will that
+                pass
+    unpacked = list(layout.state.glob("source-*"))
+    if unpacked and not _an_import_runs():
+        for folder in unpacked:
+            found.append(Leftover("import", str(folder.relative_to(layout.root))))
+            if clear:
+                shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def _is_free(lock: Path) -> bool:
+    if not lock.exists():
+        return True
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _folders(layout: Layout) -> Iterator[Path]:
+    """Where `files.replacing` is at work."""
+    yield layout.root
+    waiting = [(layout.artifacts, 0), (layout.state, 0)]
+    while waiting:
+        folder, depth = waiting.pop()
+        if not folder.is_dir():
+            continue
+        yield folder
+        if depth == DEPTH:
+            continue
+        with suppress(FileNotFoundError):  # a stage that is at work may replace it now
+            below = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+            waiting += [(path, depth + 1) for path in below if not (folder == layout.state and path.name in NOT_OURS)]
+
+
+def _half_written(layout: Layout) -> Iterator[Path]:
+    """Checkpoints whose training does not run."""
+    for path in (layout.state / "checkpoints").glob("*/*.partial"):
+        if _is_free(layout.lock(f"train@{path.parent.name}")):
+            yield path
+
+
+def _an_import_runs() -> bool:
+    return any(processes.find(lambda process: {"data", "import"} <= set(process.cmdline())))
