@@ -123,9 +123,8 @@ def _summarise(layout: "Layout", ran: list[str], registered: dict[str, Any] | No
     from recursight.evaluation.table import print_ranking
     from recursight.files import read_json
 
-    comparison = read_json(layout.comparison / "comparison.json")
     print()
-    print_ranking(comparison["ranking"], comparison["confidence"])
+    print_ranking(read_json(layout.comparison / "comparison.json"))
     print()
     created = registered is not None and registered["created"]
     if not ran:
@@ -136,7 +135,7 @@ def _summarise(layout: "Layout", ran: list[str], registered: dict[str, Any] | No
         (f"open {(layout.comparison / 'report.html').relative_to(layout.root)}", "the report, in a browser"),
         ("recursight track ui", "curves and comparison in MLflow"),
         ("dvc metrics show", "metrics of every candidate"),
-        ("dvc plots show", "confusion matrices and learning curves"),
+        ("dvc plots show", "answers and learning curves"),
         ("recursight predict FILE...", "the champion's predictions for your images"),
     ):
         print(f"  {command:<44}{what}")

@@ -60,15 +60,14 @@ def compare() -> None:
     """
     from recursight.evaluation.table import print_ranking
     from recursight.executors.local import started_by_flow
-    from recursight.files import read_json
     from recursight.layout import Layout
     from recursight.stages import compare
 
     layout = Layout.find()
-    compare.run(layout)
+    _remove_leftovers(layout)
+    comparison = compare.run(layout)
     if not started_by_flow():  # a flow shows the table at its end
-        comparison = read_json(layout.comparison / "comparison.json")
-        print_ranking(comparison["ranking"], comparison["confidence"])
+        print_ranking(comparison)
 
 
 def _synchronise(layout: "Layout") -> None:
@@ -78,3 +77,21 @@ def _synchronise(layout: "Layout") -> None:
 
     if not started_by_flow():
         attempt_sync(layout)
+
+
+def _remove_leftovers(layout: "Layout") -> None:
+    """Removes results of candidates that are no longer in params.yaml; DVC's cache still has them.
+
+    The stage `compare` depends on the folders that hold all candidates, so a leftover
+    would count as a change elsewhere.
+    """
+    import shutil
+
+    from recursight.params import load
+
+    candidates = load(layout.params).candidates
+    for folder in (layout.candidate("x").parent, layout.evaluation("x").parent):
+        for left in folder.iterdir() if folder.is_dir() else ():
+            if left.is_dir() and left.name not in candidates:
+                shutil.rmtree(left)
+                print(f"removed {left.relative_to(layout.root)}: no such candidate in params.yaml any more")

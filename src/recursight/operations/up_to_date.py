@@ -22,13 +22,18 @@ def nothing_to_run(layout: Layout) -> bool:
     """Whether every stage of dvc.yaml is unchanged, and no killed process has left anything.
 
     False too where DVC cannot say: running the pipeline reports why.
+
+    Raises:
+        InputError: if another flow works in this clone.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    from recursight.operations import owners, reaping
+    from recursight.executors import clone
+    from recursight.operations import cleanup
 
-    if owners.departed(layout) or reaping.on_this_machine(layout, clear=False):
+    clone.require_free(layout)
+    if clone.stale(layout) or cleanup.on_this_machine(layout, clear=False):
         return False
     try:
         with Repo(str(layout.root)) as repo:

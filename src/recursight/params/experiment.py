@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from recursight.params.section import Fraction, Positive, Probability, Section, Seed, Widths
 
@@ -51,7 +51,6 @@ class Train(Section):
     """How candidates are trained; the key `train` of a candidate overrides single keys.
 
     Attributes:
-        device: `auto` (CUDA, else MPS, else CPU) or a torch device such as `cuda:1`.
         threads: CPU threads of one training. Results are reproducible only with the same number.
         epochs: maximum number of passes over the training split.
         patience: epochs without a better validation loss before training stops; 0 disables early stopping.
@@ -65,11 +64,8 @@ class Train(Section):
         clip_norm: maximum gradient norm; 0 disables clipping.
         label_smoothing: probability moved from the true class to all classes evenly.
         augment: random changes to the training images.
-        memory_fraction: the data set is put on the device whole if it takes at most this share of its free memory,
-            else streamed from the store.
     """
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     threads: Positive = 1
     epochs: Positive = 30
     patience: Annotated[int, Field(ge=0)] = 8
@@ -83,6 +79,18 @@ class Train(Section):
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     label_smoothing: Probability = 0.0
     augment: Augment = Augment()
+
+
+class Execution(Section):
+    """Where training and evaluation run. No weight depends on it, so that a change here trains nothing again.
+
+    Attributes:
+        device: `auto` (CUDA, else MPS, else CPU) or a torch device such as `cuda:1`.
+        memory_fraction: the data set is put on the device whole if it takes at most this share of its free memory,
+            else streamed from the store.
+    """
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     memory_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
@@ -129,19 +137,28 @@ class Candidate(Section):
         return self.model_dump(exclude={"train"})
 
 
-class Evaluate(Section):
-    """What evaluation reports.
+class Task(Section, extra="allow"):
+    """What is asked about each example; written as a name, or as a mapping with the name and the task's options.
 
     Attributes:
-        top_k: a prediction counts for top-k accuracy if the true class is among this many likeliest.
-        calibration_bins: equal-width confidence bins of the calibration error.
-        mistakes: how many of the most confident mistakes are drawn.
+        name: of the task (`tasks.TASKS`).
+    """
+
+    name: str = "classification"
+
+    @model_validator(mode="before")
+    @classmethod
+    def name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class Evaluate(Section, extra="allow"):
+    """What evaluation reports. Further keys are options of the task, such as `top_k`, which then retrain nothing.
+
+    Attributes:
         confidence: of every interval, such as 0.95.
     """
 
-    top_k: Positive = 3
-    calibration_bins: Positive = 15
-    mistakes: Positive = 36
     confidence: Fraction = 0.95
 
 
@@ -149,13 +166,13 @@ class Compare(Section):
     """How candidates are ranked.
 
     Attributes:
-        metric: what ranks them, on the validation split.
+        metric: of the task, ranks them on the validation split; None: the task's first one.
         bootstrap_samples: number of bootstrap samples for each interval.
         confidence: of every interval.
         seed: random seed of the bootstrap.
     """
 
-    metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"
+    metric: str | None = None
     bootstrap_samples: Positive = 2000
     confidence: Fraction = 0.95
     seed: Seed = 0

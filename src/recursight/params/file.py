@@ -1,6 +1,7 @@
 """Reads and validates params.yaml, with one sentence per error."""
 
 import reprlib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -8,17 +9,21 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from recursight.errors import InputError, nearest
 from recursight.files import read_yaml
-from recursight.params.experiment import Candidate, Compare, Evaluate, Prepare, Train
+from recursight.params.experiment import Candidate, Compare, Evaluate, Execution, Prepare, Task, Train
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
 from recursight.params.section import LONGEST_NAME, Name, Section, Seed
+from recursight.tasks import Metric, make_task
+from recursight.tasks import Task as BuiltTask
 
 
 class Params(Section):
     """All of params.yaml."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    task: Task = Task()
     prepare: Prepare = Prepare()
     train: Train = Train()
+    execution: Execution = Execution()
     evaluate: Evaluate = Evaluate()
     compare: Compare = Compare()
     registry: Registry = Registry()
@@ -34,6 +39,43 @@ class Params(Section):
         if len(set(seeds)) != len(seeds):
             raise ValueError("lists a seed twice")
         return seeds
+
+    @model_validator(mode="after")
+    def task_is_known(self) -> "Params":
+        self.metric("compare.metric", self.compare.metric)
+        return self
+
+    @cached_property
+    def built_task(self) -> BuiltTask:
+        """The task, with its options from the sections `task` and `evaluate`.
+
+        Raises:
+            InputError: if the task or an option of it is unknown.
+        """
+        given = {"task": self.task.model_extra or {}, "evaluate": self.evaluate.model_extra or {}}
+        try:
+            return make_task(self.task.name, given["task"] | given["evaluate"])
+        except InputError as error:
+            key = str(error).partition(":")[0]
+            section = next((f"{section}." for section, options in given.items() if key in options), "")
+            raise InputError(f"params.yaml: {section}{error}") from None
+
+    def metric(self, key: str, name: str | None) -> Metric:
+        """A metric of the task, by its name in params.yaml; the task's first one for None.
+
+        Args:
+            key: under which the name stands, such as `compare.metric`.
+            name: of the metric.
+
+        Raises:
+            InputError: for a name that the task does not have.
+        """
+        metrics = self.built_task.metrics
+        if name is None:
+            return self.built_task.default
+        if name not in metrics:
+            raise InputError(f"params.yaml: {key}: {self.task.name!r} has no metric {name!r}; {nearest(name, metrics)}")
+        return metrics[name]
 
     @model_validator(mode="after")
     def overrides_are_valid(self) -> "Params":
