@@ -46,7 +46,6 @@ def pictures(project, tmp_path) -> Path:
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(module, "BATCH", 16)
-    monkeypatch.setattr(parts, "GROUP_ROWS", 32)
     monkeypatch.setattr(parts, "PART_ROWS", 64)
 
 
@@ -141,7 +140,7 @@ import sys
 from pathlib import Path
 from recursight.layout import Layout
 from recursight.serving import folder, load_champion, parts
-folder.BATCH, parts.GROUP_ROWS, parts.PART_ROWS = 16, 32, 64
+folder.BATCH, parts.PART_ROWS = 16, 64
 root, pictures, out = map(Path, sys.argv[1:])
 def report(done):
     print(done, flush=True)

@@ -1,6 +1,5 @@
 """Commands: predictions by the champion."""
 
-import gc
 import json
 import sys
 from dataclasses import asdict
@@ -77,7 +76,6 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
 
     settings = load(layout.params).serve
     model = load_champion(layout)
-    gc.freeze()  # what is imported stays to the end: looking through it again and again takes a twentieth of the time
 
     def name_bad(sentence: str) -> None:
         typer.secho(f"left out: {sentence}", err=True, fg="yellow")

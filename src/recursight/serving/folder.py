@@ -1,13 +1,12 @@
 """Scores a folder of any size into one parquet file.
 
-Each thread decodes a batch and asks the model about it, so that one decodes while another computes: threads inside the
-model would only wait for processors that decode. Plain PNG files of the right size are decoded by native code. Rows go
-to disk as they come, into parts beside the target, each whole or absent. A killed run goes on after its last part, if
-the images before that are still the same. The parts become the target, in one rename, when all is done.
+Each thread decodes a batch and runs the model on it, so that one thread decodes while another computes; threads inside
+the model would wait for processors that decode. Rows are written as they come, into complete part files beside the
+target. A killed run resumes after its last part, provided that the images before it are unchanged. At the end the parts
+become the target, in one rename.
 """
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,7 +23,6 @@ from recursight.data.images import BadImage
 from recursight.data.readers.folder import IMAGE_SUFFIXES
 from recursight.errors import InputError
 from recursight.registry.loading import LoadedVersion
-from recursight.serving import png
 from recursight.serving.champion import decode_for
 from recursight.serving.listing import Listed, listed
 from recursight.serving.parts import Parts, parts_folder
@@ -32,8 +30,6 @@ from recursight.serving.parts import Parts, parts_folder
 BATCH = 256  # images, or as many as BATCH_BYTES hold
 BATCH_BYTES = 8_000_000
 NAMED = 20  # unreadable images in one sentence
-
-_one_decodes = threading.Lock()  # two hand Python's own lock to and fro with each small file, and are slower than one
 
 
 @dataclass(frozen=True)
@@ -141,23 +137,18 @@ def _answered(model: LoadedVersion, folder: Path, paths: Iterator[str], threads:
 
 
 def _answer(model: LoadedVersion, folder: Path, paths: list[str]) -> _Batch:
+    found = [listed(folder, path) for path in paths]  # before reading: a later change must be noticed on resuming
     images = np.empty((len(paths), *model.input_shape), np.uint8)
-    done, versions = png.decode_files(folder, paths, images)
-    found = [(path, size, changed) for path, (size, changed) in zip(paths, versions.tolist(), strict=True)]
-    faults: dict[int, str] = {}
-    if not done.all():
-        with _one_decodes:
-            for place in np.flatnonzero(~done).tolist():
-                found[place] = listed(folder, paths[place])
-                try:
-                    images[place] = decode_for(model, folder / paths[place])
-                except BadImage as fault:
-                    faults[place] = str(fault)
-    if faults:
-        images = np.delete(images, list(faults), axis=0)
-    readable = [path for place, path in enumerate(paths) if place not in faults]
-    named = [(paths[place], reason) for place, reason in faults.items()]
-    return _Batch(found, readable, images, model.scores(images), named)
+    readable: list[str] = []
+    faults: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            images[len(readable)] = decode_for(model, folder / path)
+            readable.append(path)
+        except BadImage as fault:
+            faults.append((path, str(fault)))
+    images = images[: len(readable)]
+    return _Batch(found, readable, images, model.scores(images), faults)
 
 
 def _refusal(folder: Path, faults: list[tuple[str, str]]) -> str:
