@@ -5,10 +5,12 @@ import json
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -68,30 +70,56 @@ class Service:
             self._at_work -= 1
 
 
+class Named(BaseModel):
+    """An answer; it names the model in production."""
+
+    model: str
+    version: int
+
+
+class Answers(Named):
+    predictions: list[dict[str, Any]]
+
+
+class State(Named):
+    status: Literal["alive", "ready", "busy"]
+
+
+class Refusal(Named):
+    error: str
+
+
 def create_app(service: Service) -> FastAPI:
     """POST /predict, GET /health, /ready, /metrics and /openapi.json."""
-    # Its pages of documentation would load scripts from elsewhere.
+    # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="recursight", docs_url=None, redoc_url=None)
+    # Bodies are read by hand, because the limits must hold before anything is parsed; here they are only described.
+    body = {"required": True, "content": {kind: reader.media_type for kind, reader in READERS.items()}}
 
-    @app.post("/predict", summary="Class names and probabilities of images", openapi_extra={"requestBody": _bodies()})
+    @app.post(
+        "/predict",
+        summary="Answers for images",
+        responses={200: {"model": Answers}, "4XX": {"model": Refusal}, "5XX": {"model": Refusal}},
+        openapi_extra={"requestBody": body},
+    )
     async def predict(request: Request) -> Response:
         return await service.predict(request)
 
-    @app.get("/health", summary="Whether the process lives")
-    async def health() -> dict[str, Any]:
-        return {"status": "alive", **_names(service.watch.model)}
+    @app.get("/health", summary="Whether the process is alive")
+    async def health() -> State:
+        return State(status="alive", **_names(service.watch.model))
 
-    @app.get("/ready", summary="Whether a request would be answered now")
-    async def ready() -> Response:
-        state, status = ("ready", 200) if service.ready else ("busy", 503)
-        return _json({"status": state, **_names(service.watch.model)}, status)
+    @app.get("/ready", summary="Whether a request would be answered now", responses={503: {"model": State}})
+    async def ready(response: Response) -> State:
+        response.status_code = 200 if service.ready else 503
+        return State(status="ready" if service.ready else "busy", **_names(service.watch.model))
 
-    @app.get("/metrics", summary="Figures for Prometheus")
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def refuse(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-        return _json({"error": sentence, **_names(service.watch.model)}, status, headers)
+        return JSONResponse({"error": sentence, **_names(service.watch.model)}, status, headers)
 
     @app.exception_handler(Refused)
     async def refused(request: Request, fault: Refused) -> Response:
@@ -167,18 +195,3 @@ def _names(model: LoadedVersion) -> dict[str, Any]:
 
 def _head(model: LoadedVersion) -> dict[str, str]:
     return {"X-Model": model.name, "X-Model-Version": str(model.version)}
-
-
-def _json(content: dict[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.dumps(content, ensure_ascii=False), status, headers, media_type="application/json")
-
-
-def _bodies() -> dict[str, Any]:
-    """What may be sent, for OpenAPI."""
-    binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-    files = {"type": "array", "items": binary["schema"]}
-    images = {"type": "array", "items": {"type": "array", "description": "H × W, or H × W × C, integers 0 to 255"}}
-    content: dict[str, Any] = dict.fromkeys(READERS, binary)
-    content["multipart/form-data"] = {"schema": {"type": "object", "properties": {"file": files}}}
-    content["application/json"] = {"schema": {"type": "object", "properties": {"images": images}}}
-    return {"required": True, "content": content}
