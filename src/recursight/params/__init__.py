@@ -5,7 +5,7 @@ that exists. Names of scans, layers, stems, readouts and optimizers are checked 
 that list them.
 """
 
-from recursight.params.experiment import Augment, Candidate, Compare, Evaluate, Prepare, Train
+from recursight.params.experiment import Augment, Candidate, Compare, Evaluate, Prepare, Task, Train
 from recursight.params.file import Params, load
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
 
@@ -21,6 +21,7 @@ __all__ = [
     "Registry",
     "Retrain",
     "Serve",
+    "Task",
     "Train",
     "load",
 ]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from recursight.params.section import Fraction, Positive, Probability, Section, Seed, Widths
 
@@ -129,19 +129,28 @@ class Candidate(Section):
         return self.model_dump(exclude={"train"})
 
 
-class Evaluate(Section):
-    """What evaluation reports.
+class Task(Section, extra="allow"):
+    """What is asked about each example; written as a name, or as a mapping with the name and the task's options.
 
     Attributes:
-        top_k: a prediction counts for top-k accuracy if the true class is among this many likeliest.
-        calibration_bins: equal-width confidence bins of the calibration error.
-        mistakes: how many of the most confident mistakes are drawn.
+        name: of the task (`tasks.TASKS`).
+    """
+
+    name: str = "classification"
+
+    @model_validator(mode="before")
+    @classmethod
+    def name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class Evaluate(Section, extra="allow"):
+    """What evaluation reports. Further keys are options of the task, such as `top_k`, which then retrain nothing.
+
+    Attributes:
         confidence: of every interval, such as 0.95.
     """
 
-    top_k: Positive = 3
-    calibration_bins: Positive = 15
-    mistakes: Positive = 36
     confidence: Fraction = 0.95
 
 
@@ -149,13 +158,13 @@ class Compare(Section):
     """How candidates are ranked.
 
     Attributes:
-        metric: what ranks them, on the validation split.
+        metric: of the task, ranks them on the validation split; None: the task's first one.
         bootstrap_samples: resamplings behind each interval.
         confidence: of every interval.
         seed: of the resampling.
     """
 
-    metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"
+    metric: str | None = None
     bootstrap_samples: Positive = 2000
     confidence: Fraction = 0.95
     seed: Seed = 0

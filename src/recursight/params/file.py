@@ -1,5 +1,6 @@
 """The whole file: read, checked, and refused with a sentence for each fault."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -7,15 +8,18 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from recursight.errors import InputError, nearest
-from recursight.params.experiment import Candidate, Compare, Evaluate, Prepare, Train
+from recursight.params.experiment import Candidate, Compare, Evaluate, Prepare, Task, Train
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
 from recursight.params.section import Name, Section, Seed
+from recursight.tasks import Metric, make_task
+from recursight.tasks import Task as BuiltTask
 
 
 class Params(Section):
     """The whole file."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    task: Task = Task()
     prepare: Prepare = Prepare()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
@@ -33,6 +37,43 @@ class Params(Section):
         if len(set(seeds)) != len(seeds):
             raise ValueError("lists a seed twice")
         return seeds
+
+    @model_validator(mode="after")
+    def task_is_known(self) -> "Params":
+        self.metric("compare.metric", self.compare.metric)
+        return self
+
+    @cached_property
+    def built_task(self) -> BuiltTask:
+        """The task, with its options from the sections `task` and `evaluate`.
+
+        Raises:
+            InputError: if the task or an option of it is unknown.
+        """
+        given = {"task": self.task.model_extra or {}, "evaluate": self.evaluate.model_extra or {}}
+        try:
+            return make_task(self.task.name, given["task"] | given["evaluate"])
+        except InputError as error:
+            key = str(error).partition(":")[0]
+            section = next((f"{section}." for section, options in given.items() if key in options), "")
+            raise InputError(f"params.yaml: {section}{error}") from None
+
+    def metric(self, key: str, name: str | None) -> Metric:
+        """A metric of the task, by its name in params.yaml; the task's first one for None.
+
+        Args:
+            key: under which the name stands, such as `compare.metric`.
+            name: of the metric.
+
+        Raises:
+            InputError: for a name that the task does not have.
+        """
+        metrics = self.built_task.metrics
+        if name is None:
+            return self.built_task.default
+        if name not in metrics:
+            raise InputError(f"params.yaml: {key}: {self.task.name!r} has no metric {name!r}; {nearest(name, metrics)}")
+        return metrics[name]
 
     @model_validator(mode="after")
     def overrides_are_valid(self) -> "Params":
