@@ -5,13 +5,17 @@ A decision at some level is then wrong at most that often, for any such challeng
 """
 
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recursight.evaluation.significance import bootstrap
+from recursight.evaluation.significance import _blocks
+from recursight.tasks import Metric
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 NORMAL = NormalDist()
-CELLS_AT_ONCE = 4_000_000
 
 
 def mcnemar_better(champion: np.ndarray, challenger: np.ndarray) -> float:
@@ -31,11 +35,12 @@ def mcnemar_better(champion: np.ndarray, challenger: np.ndarray) -> float:
     return float(bdtr(lost, gained + lost, 0.5)) if gained > lost else 1.0
 
 
-def accuracy_not_worse(champion: np.ndarray, challenger: np.ndarray, margin: float) -> float:
+def share_not_worse(champion: np.ndarray, challenger: np.ndarray, margin: float) -> float:
     """Score test for non-inferiority of paired proportions (Tango, 1998, Statistics in Medicine 17:891-908).
 
-    Its hypothesis is that the challenger's accuracy is lower by `margin` or more. "No significant difference" would
-    prove nothing: a small test split never shows one. With a margin of zero it is McNemar's test, without exactness.
+    Its hypothesis is that the challenger's share of right examples is lower by `margin` or more. "No significant
+    difference" would prove nothing: a small test split never shows one. With a margin of zero it is McNemar's test,
+    without exactness.
 
     Args:
         champion: N booleans, whether it is right.
@@ -53,38 +58,22 @@ def accuracy_not_worse(champion: np.ndarray, challenger: np.ndarray, margin: flo
     return NORMAL.cdf(-(gained - lost + count * margin) / spread)
 
 
-def macro_f1_resamples(
-    actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray, *, classes: int, samples: int, seed: int
+def gain_resamples(
+    metric: Metric, champion: "DataFrame", challenger: "DataFrame", *, samples: int, seed: int
 ) -> np.ndarray:
-    """How much better the challenger's macro F1 is on resamples of the images; paired bootstrap (Efron, 1979).
+    """How much better the challenger is on resamples of the examples; paired bootstrap (Efron, 1979).
 
     Args:
-        actual: labels, N.
-        champion: predicted labels, N.
-        challenger: likewise.
-        classes: how many there are.
+        metric: that compares the two.
+        champion: rows of `Task.score`, one an example.
+        challenger: rows of the same examples.
         samples: how many resamples.
         seed: of the drawing.
     """
-    predicted = [champion[np.newaxis], challenger[np.newaxis]]
-    resampled = bootstrap(actual, predicted, classes=classes, samples=samples, seed=seed).macro_f1
-    difference: np.ndarray = resampled[1] - resampled[0]
-    return difference
-
-
-def mean_resamples(values: np.ndarray, *, samples: int, seed: int) -> np.ndarray:
-    """Means of resamples of N values, such as the loss that a challenger spares on each image.
-
-    Args:
-        values: N.
-        samples: how many resamples.
-        seed: of the drawing.
-    """
-    generator = np.random.default_rng(seed)
-    block = max(1, CELLS_AT_ONCE // len(values))
+    sign = 1 if metric.higher_is_better else -1
     parts = [
-        values[generator.integers(0, len(values), size=(min(block, samples - start), len(values)))].mean(axis=1)
-        for start in range(0, samples, block)
+        sign * (metric.resampled(challenger, draws) - metric.resampled(champion, draws))
+        for draws in _blocks(np.random.default_rng(seed), len(champion), samples)
     ]
     return np.concatenate(parts)
 

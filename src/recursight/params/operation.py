@@ -17,37 +17,38 @@ class Registry(Section):
     Attributes:
         model_name: name of the registered model in MLflow.
         experiment: name of the MLflow experiment that holds the runs.
-        minimum_accuracy: test accuracy below which nothing becomes champion.
-        minimum_class_recall: the same for the recall of the worst class.
+        minimums: what any champion must reach, by metric of the task, beside the task's own minimums or instead of
+            them. Where lower values are better, it is the largest that is allowed.
     """
 
     model_name: str = "recursight"
     experiment: str = "recursight"
-    minimum_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
-    minimum_class_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
+    minimums: dict[str, float] = {}
 
 
 class Gate(Section):
-    """What a challenger must show on the test split to take the champion's place; docs/gate.md has the reasons.
+    """What a challenger must show on the test split to replace the champion; docs/gate.md has the reasons.
 
     Attributes:
         mode: `better`, or `cheaper`: not worse by `margin`, and at least `saving` cheaper.
-        metric: in which it is better, or not worse. Accuracy is tested exactly, the others by paired bootstrap.
+        metric: of the task, in which it is better, or not worse; None: the task's first one. A share of right examples
+            is tested exactly, any other metric by paired bootstrap.
         level: highest chance of promoting a challenger that is no better (in mode cheaper: worse by `margin`).
         looks: `shared`: the level is for all challengers of one champion together; `single`: for each of them.
-        maximum_recall_loss: by which the recall of any class may fall.
+        maximum_slice_loss: by which the share of right examples may fall in any slice of the test split, such as a
+            class.
         margin: of the metric, below which a loss does not count in mode cheaper.
         cost: what must become cheaper: `parameters`, or `latency` of one image, measured on this machine.
         saving: share of the cost that must be saved.
-        bootstrap_samples: resamplings behind the test of macro_f1 and log_loss.
+        bootstrap_samples: number of resamples.
         seed: of the resampling.
     """
 
     mode: Literal["better", "cheaper"] = "better"
-    metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"
+    metric: str | None = None
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     looks: Literal["shared", "single"] = "shared"
-    maximum_recall_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
+    maximum_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
     margin: Fraction = 0.002
     cost: Literal["parameters", "latency"] = "parameters"
     saving: Fraction = 0.1
