@@ -1,4 +1,4 @@
-"""Commands: who serves, and why."""
+"""Commands: which version is in production, and why."""
 
 import json
 from dataclasses import asdict
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 PANEL = "Production"
 WIDE = 140  # columns of a terminal that has room for figures
-FIGURES = ["against", "accuracy", "before", "p", "level", "data", "commit"]
+FIGURES = ["against", "metric", "challenger", "champion", "p", "level", "data", "commit"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -24,8 +24,8 @@ def add_to(app: typer.Typer) -> None:
 def promote(as_json: AsJson = False) -> None:
     """Let the gate decide whether the challenger becomes champion.
 
-    Both answer for the present test split; the alias moves only if the rule of params.yaml (gate) holds. The decision
-    goes into the history, also a no. A no is an answer, not an error: the exit status is 0.
+    Both are scored on the present test split; the alias moves only if the rule of params.yaml (gate) holds. Refusals
+    are recorded too, and are no errors: the exit status is 0.
 
     Example: [bold]recursight promote[/]
     """
@@ -79,7 +79,7 @@ def history(
     most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many decisions.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show the decisions on who serves, newest first.
+    """Show the decisions on the champion, newest first.
 
     Example: [bold]recursight history --most 5[/]
     """
@@ -99,14 +99,14 @@ def history(
 
 
 def rollback(
-    version: Annotated[int | None, typer.Argument(help="By default the champion before.", show_default=False)] = None,
+    version: Annotated[int | None, typer.Argument(help="By default the previous champion.", show_default=False)] = None,
     reason: Annotated[str, typer.Option(help="For the history.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Put an earlier version back into production, or any other one, by hand.
+    """Restore the previous champion, or put any other version into production, by hand.
 
-    It must load and predict first, one image and many at once; otherwise nothing moves. The gate does not promote
-    the version that was rolled back again by itself.
+    The version must first load and predict, one image and many at once; otherwise nothing changes. The gate does not
+    promote a version again that was rolled back.
 
     Example: [bold]recursight rollback 3 --reason "wrong on scans of the new machine"[/]
     """
@@ -125,9 +125,9 @@ def restore(
     version: Annotated[int, typer.Argument(help="Of the registered model.")],
     as_json: AsJson = False,
 ) -> None:
-    """Bring back all that made a version, in a git work tree of its own, and score it again.
+    """Restore everything that made a version, in a separate git work tree, and score it again.
 
-    Code from git, data from DVC, parameters and weights from MLflow. What cannot be brought back is named; the exit
+    Code from git, data from DVC, parameters and weights from MLflow. What cannot be restored is listed; the exit
     status is 0 only if every prediction is the same, digit for digit.
 
     Example: [bold]recursight restore 1[/]
@@ -154,7 +154,10 @@ def _what(decision: "Decision") -> str:
 
 
 def _print(decisions: "list[Decision]") -> None:
-    """A table; on a narrow terminal without the figures, most of which the reasons repeat."""
+    """A table; on a narrow terminal without the figures, most of which the reasons repeat.
+
+    Decisions name the metric that they were made by, so that those of other tasks and releases can be read too.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -172,9 +175,11 @@ def _print(decisions: "list[Decision]") -> None:
 
 
 def _cells(decision: "Decision", figures: bool) -> list[str]:
-    def figure(owner: str | None, key: str, form: str) -> str:
-        numbers: dict[str, Any] = decision.numbers.get(owner, {}) if owner else decision.numbers
-        return format(numbers[key], form) if key in numbers else "-"
+    metric = decision.rule.get("metric", "")
+
+    def figure(numbers: dict[str, Any], key: str) -> str:
+        value = numbers.get(key)
+        return "-" if value is None else f"{value:.4g}"
 
     return [
         decision.at[:16].replace("T", " "),
@@ -183,10 +188,11 @@ def _cells(decision: "Decision", figures: bool) -> list[str]:
         "champion" if decision.promoted else "no",
         *[
             str(decision.champion or "-"),
-            figure("challenger", "accuracy", ".2%"),
-            figure("champion", "accuracy", ".2%"),
-            figure(None, "p_value", ".2g"),
-            figure(None, "level", ".2g"),
+            metric or "-",
+            figure(decision.numbers.get("challenger", {}), metric),
+            figure(decision.numbers.get("champion", {}), metric),
+            figure(decision.numbers, "p_value"),
+            figure(decision.numbers, "level"),
             (decision.data_digest or "-")[:8],
             (decision.git_commit or "-")[:8],
         ]

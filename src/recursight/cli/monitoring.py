@@ -1,4 +1,4 @@
-"""Commands: whether the champion still meets what it was tested on."""
+"""Commands: drift between the champion's inputs and its test images."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +17,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def monitor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Look for drift: compare the champion's logged predictions with what it was tested on.
+    """Check for drift: compare the champion's logged predictions with its test split.
 
-    Writes a report, records the figures in MLflow, and sends the alarm on which a deployed retraining starts. The exit
-    status is 0 without drift, or if there is too little to compare, and 3 with drift.
+    Writes a report, records the figures in MLflow, and sends the alarm that starts a deployed retraining. The exit
+    status is 0 without drift, or if there are too few predictions to compare, and 3 with drift.
 
     Example: [bold]recursight monitor[/]
     """

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 @track.command()
 def sync(as_json: AsJson = False) -> None:
-    """Send what the tracking store has not seen: trainings, evaluations, results kept while it was down.
+    """Send what the tracking store lacks: trainings, evaluations, results kept while it was down.
 
     Runs whose process died are ended. Nothing is sent twice.
 
@@ -71,8 +71,8 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=6
 def register(as_json: AsJson = False) -> None:
     """Make the winner of the comparison a version in the model registry.
 
-    A winner that has a version gets no second one. The first version that passes the bars of params.yaml
-    (registry.minimum_...) becomes champion; any later winner becomes challenger.
+    A winner that has a version gets no second one. The first version to reach the minimums in params.yaml
+    (registry.minimums) becomes champion; any later winner becomes challenger.
 
     Example: [bold]recursight register[/]
     """

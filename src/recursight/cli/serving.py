@@ -24,14 +24,14 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Score the folder into this parquet file.", show_default=False)
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name unreadable images, and go on.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and list them.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what the champion sees in image files, or in a whole folder.
+    """Print the champion's answers for image files, or score a whole folder.
 
-    Images of another size or colour are fitted as `prepare` fits them. With --json, one line per image holds the
-    probabilities of all classes. A folder is scored with all below it, whatever its size; stopped on the
-    way, the same command goes on.
+    Images of another size or colour are fitted as `prepare` fits them. With --json, one line per image holds the whole
+    answer. A folder is scored with everything below it, whatever its size; to resume a stopped run, repeat the
+    command.
 
     Example: [bold]recursight predict scan-1.png scan-2.png[/]
     Example: [bold]recursight predict pictures --out predictions.parquet[/]
@@ -50,21 +50,20 @@ def predict(
 
 def _predict_files(layout: "Layout", files: list[Path], as_json: bool) -> None:
     from recursight.params import load
-    from recursight.serving import PredictionLog, load_champion, predict_files, predictions
+    from recursight.serving import PredictionLog, load_champion, predict_files
 
     settings = load(layout.params).serve
     champion = load_champion(layout)
     width = max(len(str(path)) for path in files)
     with PredictionLog(layout.predictions, rows=settings.log_rows, images=settings.log_images) as log:
-        for paths, images, scores in predict_files(champion, files):
-            log.record("predict", champion, images, scores, wait=True)
-            for path, answer in zip(paths, predictions(champion.classes, scores), strict=True):
+        for paths, images, answers in predict_files(champion, files):
+            log.record("predict", champion, images, answers, wait=True)
+            for path, answer in zip(paths, champion.task.present(answers, champion.vocabulary), strict=True):
                 if as_json:
-                    line = {"file": str(path), "class": answer.label, "probability": answer.probability}
-                    line |= {"probabilities": answer.probabilities, "model": champion.name, "version": champion.version}
+                    line = {"file": str(path), **answer, "model": champion.name, "version": champion.version}
                     typer.echo(json.dumps(line, ensure_ascii=False))
                 else:
-                    typer.echo(f"{path!s:<{width}}  {answer.label}  {answer.probability:.2%}")
+                    typer.echo(f"{path!s:<{width}}  {champion.task.line(answer)}")
 
 
 def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_json: bool) -> None:
@@ -81,7 +80,7 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
         typer.secho(f"left out: {sentence}", err=True, fg="yellow")
 
     count = count_images(folder)
-    # Of a large folder a random part: monitoring looks at the newest rows, and folders are often sorted by class.
+    # Of a large folder a random part: monitoring looks at the newest rows, and folders are often sorted.
     share = min(1.0, settings.log_folder_rows / max(count, 1))
     with (
         PredictionLog(layout.predictions, rows=settings.log_rows, images=settings.log_images) as log,
@@ -93,7 +92,7 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
             out,
             skip=name_bad if skip_bad else None,
             report=report,
-            found=lambda images, scores: log.record("predict", model, images, scores, share=share, wait=True),
+            found=lambda images, answers: log.record("predict", model, images, answers, share=share, wait=True),
         )
     if as_json:
         typer.echo(json.dumps({"out": str(out), **asdict(scored), "model": model.name, "version": model.version}))
@@ -104,14 +103,14 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A further name that clients may call it by; several times for several.", show_default=False),
+        typer.Option(help="Another host name that clients may use; may be repeated.", show_default=False),
     ] = None,
 ) -> None:
-    """Answer over HTTP with the champion; a new champion takes over by itself.
+    """Serve the champion over HTTP; a new champion takes over automatically.
 
     Limits and the log of predictions are set in params.yaml, section `serve`.
 
@@ -124,8 +123,8 @@ def serve(
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
 
-    def tell(url: str, model: Any) -> None:
+    def announce(url: str, model: Any) -> None:
         typer.echo(f"{model.name} version {model.version} answers at {url}/predict   (Ctrl-C ends it)")
         sys.stdout.flush()
 
-    serve(Layout.find(), host=host, port=port, allowed_hosts=allow_host or (), started=tell)
+    serve(Layout.find(), host=host, port=port, allowed_hosts=allow_host or (), started=announce)

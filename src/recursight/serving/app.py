@@ -17,13 +17,12 @@ from starlette.requests import ClientDisconnect
 from recursight.params import Serve
 from recursight.registry.loading import LoadedVersion
 from recursight.serving.batching import Batcher
-from recursight.serving.champion import predictions
 from recursight.serving.metrics import Metrics
 from recursight.serving.uploads import READERS, Refused, images_in
 from recursight.serving.watch import Watch
 
 BODY_SECONDS = 30
-LARGE_ANSWER = 2000  # probabilities, from which on the event loop does not write the JSON itself
+LARGE_ANSWER = 2000  # values, from which on a thread writes the JSON, not the event loop
 READ_TO_REFUSE = 4  # times the limit: a client that is sending hears the answer only if someone listens meanwhile
 _log = logging.getLogger("recursight.serving")
 
@@ -48,7 +47,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        return self._batcher.lives and self._at_work < self.limits.max_waiting
+        return self._batcher.alive and self._at_work < self.limits.max_waiting
 
     async def predict(self, request: Request) -> Response:
         """Answers for all images of a request, by one version from its beginning to its end."""
@@ -60,11 +59,11 @@ class Service:
             body = await read_body(request, self.limits.max_bytes)
             loop, kind = asyncio.get_running_loop(), request.headers.get("content-type", "")
             images, names = await loop.run_in_executor(self._decoders, images_in, kind, body, model, self.limits)
-            scores = await asyncio.wrap_future(self._batcher.submit(model, images))
-            if scores.size < LARGE_ANSWER:
-                content = answer(model, names, scores)
+            answers = await asyncio.wrap_future(self._batcher.submit(model, images))
+            if answers.size < LARGE_ANSWER:
+                content = in_json(model, names, answers)
             else:
-                content = await loop.run_in_executor(self._decoders, answer, model, names, scores)
+                content = await loop.run_in_executor(self._decoders, in_json, model, names, answers)
             return Response(content, media_type="application/json", headers=_head(model))
         finally:
             self._at_work -= 1
@@ -180,12 +179,10 @@ async def _discard(request: Request, most: int) -> None:
         return
 
 
-def answer(model: LoadedVersion, names: list[str], scores: np.ndarray) -> bytes:
-    """JSON: model, version, and for each image its name, class, probability, and the probabilities of all classes."""
-    found = [
-        {"name": name, "class": one.label, "probability": one.probability, "probabilities": one.probabilities}
-        for name, one in zip(names, predictions(model.classes, scores), strict=True)
-    ]
+def in_json(model: LoadedVersion, names: list[str], answers: np.ndarray) -> bytes:
+    """Model, version, and for each image its name and what `Task.present` makes of its answer."""
+    presented = model.task.present(answers, model.vocabulary)
+    found = [{"name": name, **one} for name, one in zip(names, presented, strict=True)]
     return json.dumps({**_names(model), "predictions": found}, ensure_ascii=False).encode()
 
 

@@ -34,13 +34,13 @@ NAMED = 20  # unreadable images in one sentence
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of a folder.
+    """The result of scoring a folder.
 
     Attributes:
         rows: in the file.
-        resumed: of them, from an earlier run that was stopped.
+        resumed: rows among them from an earlier run that was stopped.
         skipped: images that cannot be read.
-        images_per_second: of those that this run has scored, from the first file to the last row.
+        images_per_second: of those that this run scored, from the first file to the last row.
     """
 
     rows: int
@@ -57,14 +57,14 @@ class _Batch:
         listed: all of them.
         paths: of those that can be read.
         images: these, uint8 (N, H, W, C), as the model takes them.
-        scores: what the model says of them, (N, K).
+        answers: for these, (N, ...).
         faults: paths of the others, and why.
     """
 
     listed: list[Listed]
     paths: list[str]
     images: np.ndarray
-    scores: np.ndarray
+    answers: np.ndarray
     faults: list[tuple[str, str]]
 
 
@@ -75,22 +75,21 @@ def score_folder(
     *,
     skip: Callable[[str], None] | None = None,
     report: Callable[[int], None] = lambda done: None,
-    found: Callable[[np.ndarray, np.ndarray], None] = lambda images, scores: None,
+    found: Callable[[np.ndarray, np.ndarray], None] = lambda images, answers: None,
     threads: int | None = None,
 ) -> Scored:
     """Answers for every image in a folder and below, in the order of their paths.
 
-    Columns: path (below the folder), predicted, confidence, probabilities (in the order of the key `classes` in the
-    schema's metadata, a JSON list), model, version.
+    Columns: path (below the folder), and those of `columns.answer_columns`.
 
     Args:
         model: that answers.
         folder: of images, in the formats that `prepare` reads; hidden files and linked folders are left out.
         target: of the rows; it is replaced at the end.
-        skip: is told of each image that cannot be read; None refuses the first batch that has one.
-        report: is told how many images are done.
-        found: is told of each batch: images (N, H, W, C), probabilities (N, K).
-        threads: that decode and ask the model; by default one for each processor.
+        skip: is called with a sentence for each image that cannot be read; None refuses the first batch that has one.
+        report: is called with the number of images done.
+        found: is called after each batch: images (N, H, W, C), answers (N, ...).
+        threads: that decode and run the model; by default one for each processor.
 
     Raises:
         InputError: if there is no image, one cannot be read, or another run writes the same file.
@@ -106,9 +105,9 @@ def score_folder(
                 if skip is None:
                     raise InputError(_refusal(folder, batch.faults))
                 skip(f"{folder / path} {reason}")
-            parts.add(batch.listed, batch.paths, batch.scores)
+            parts.add(batch.listed, batch.paths, batch.answers)
             if batch.paths:
-                found(batch.images, batch.scores)
+                found(batch.images, batch.answers)
             report(parts.listed)
         if not parts.listed:
             raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES[:6])}, ...).")
@@ -148,12 +147,12 @@ def _answer(model: LoadedVersion, folder: Path, paths: list[str]) -> _Batch:
         except BadImage as fault:
             faults.append((path, str(fault)))
     images = images[: len(readable)]
-    return _Batch(found, readable, images, model.scores(images), faults)
+    return _Batch(found, readable, images, model.answers(images), faults)
 
 
 def _refusal(folder: Path, faults: list[tuple[str, str]]) -> str:
     lines = [f"{folder / path} {reason}" for path, reason in faults[:NAMED]]
     more = f" (here are {len(faults) - NAMED} more)" * (len(faults) > NAMED)
     return "\n".join(
-        [*lines, f"--skip-bad goes on without unreadable images{more}; the same command with it goes on here."]
+        [*lines, f"--skip-bad leaves out unreadable images{more}; the same command with it continues from here."]
     )

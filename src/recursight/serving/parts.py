@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from recursight.errors import InputError
 from recursight.files import replacing
 from recursight.registry.loading import LoadedVersion
+from recursight.serving.columns import answer_columns
 from recursight.serving.listing import Listed, list_images, listed
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 PART_ROWS = 4096
 LINES = 4096  # of the listing, digested at once
-REPEATED = ["predicted", "model", "version"]  # columns of few values
 
 
 class Parts:
@@ -47,7 +47,7 @@ class Parts:
         self._digest = hashlib.sha256()
         self._files = sorted(folder.glob("part-*.parquet"))
         self._paths: list[str] = []  # of the part to come
-        self._scores: list[np.ndarray] = []
+        self._answers: list[np.ndarray] = []
 
     def resume(self) -> Iterator[str]:
         """Paths of the images after those in the parts; of all images, if the parts belong to another listing."""
@@ -66,16 +66,16 @@ class Parts:
         self._files, self.listed, self._digest = [], 0, hashlib.sha256()
         return list_images(self._images)
 
-    def add(self, images: Sequence[Listed], paths: Sequence[str], scores: np.ndarray) -> None:
+    def add(self, images: Sequence[Listed], paths: Sequence[str], answers: np.ndarray) -> None:
         """Adds rows; enough of them are written as a part.
 
         Args:
             images: of the batch, readable or not.
             paths: of the rows.
-            scores: the model's answers, (N, K).
+            answers: for them, (N, ...).
         """
         self._paths += paths
-        self._scores.append(scores)
+        self._answers.append(answers)
         self._pass(images)
         self.rows += len(paths)
         if len(self._paths) >= PART_ROWS:
@@ -88,20 +88,21 @@ class Parts:
         if not self._paths:
             return
         about = {"job": self._job, "listed": str(self.listed), "digest": self._digest.hexdigest()}
-        table = _table(self._model, self._paths, np.concatenate(self._scores)).replace_schema_metadata(about)
+        table = _table(self._model, self._paths, np.concatenate(self._answers)).replace_schema_metadata(about)
         file = self._folder / f"part-{len(self._files):06}.parquet"
         with replacing(file) as temporary:
-            pq.write_table(table, temporary, use_dictionary=REPEATED)
+            pq.write_table(table, temporary)
         self._files.append(file)
-        self._paths, self._scores = [], []
+        self._paths, self._answers = [], []
 
     def merge(self, target: Path) -> None:
         """Joins the parts, one at a time, to the target."""
         import pyarrow.parquet as pq
 
         self.close()
-        schema = _table(self._model, [], np.empty((0, len(self._model.classes)))).schema
-        with replacing(target) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=REPEATED) as writer:
+        nothing = _table(self._model, [], self._model.answers(np.empty((0, *self._model.input_shape), np.uint8)))
+        schema = nothing.schema.with_metadata({"vocabulary": json.dumps(self._model.vocabulary)})
+        with replacing(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for file in self._files:
                 writer.write_table(pq.read_table(file).replace_schema_metadata(schema.metadata))
         shutil.rmtree(self._folder)
@@ -114,22 +115,10 @@ class Parts:
             self._digest.update(lines.encode(errors="surrogateescape"))
 
 
-def _table(model: LoadedVersion, paths: Sequence[str], scores: np.ndarray) -> "pa.Table":
+def _table(model: LoadedVersion, paths: Sequence[str], answers: np.ndarray) -> "pa.Table":
     import pyarrow as pa
 
-    count, classes = scores.shape
-    values = np.ascontiguousarray(scores, np.float32)
-    best = values.argmax(axis=1) if count else np.empty(0, int)
-    offsets = np.arange(0, count * classes + 1, classes, dtype=np.int32)
-    columns = {
-        "path": pa.array(paths, pa.string()),
-        "predicted": pa.array(model.classes, pa.string()).take(pa.array(best)),
-        "confidence": pa.array(values[np.arange(count), best]),
-        "probabilities": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel())),
-        "model": pa.repeat(pa.scalar(model.name, pa.string()), count),
-        "version": pa.array(np.full(count, model.version, np.int32)),
-    }
-    return pa.table(columns).replace_schema_metadata({"classes": json.dumps(model.classes)})
+    return pa.table({"path": pa.array(paths, pa.string()), **answer_columns(model, answers)})
 
 
 @contextmanager
