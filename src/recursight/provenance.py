@@ -18,12 +18,13 @@ def git_commit(root: Path) -> str | None:
         return None
 
 
-def code_digest(*folders: Path) -> str:
-    """SHA-256 over the names and contents of all source files below some folders, native ones too."""
+def code_digest(*places: Path) -> str:
+    """SHA-256 over the names and contents of source files: single ones, and all below folders, native ones too."""
     hashed = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(path for path in folder.rglob("*") if path.suffix in SOURCES):
-            hashed.update(path.relative_to(folder).as_posix().encode() + b"\0")
+    for place in places:
+        found = place.rglob("*") if place.is_dir() else [place]
+        for path in sorted(path for path in found if path.suffix in SOURCES):
+            hashed.update(path.relative_to(place).as_posix().encode() + b"\0")
             hashed.update(hashlib.sha256(path.read_bytes()).digest())
     return hashed.hexdigest()
 

@@ -45,13 +45,15 @@ def import_(
     from recursight.stages.prepare import progress_of
 
     layout = Layout.find()
-    settings = params.load(layout.params).prepare
+    loaded = params.load(layout.params)
+    settings = loaded.prepare
     with opened(source, layout, given, progress_of) as folder, progress_of("import") as report:
         summary = import_data(
             layout,
             folder,
             validation=settings.validation,
             test=settings.test,
+            strata=loaded.built_task.strata,
             skip_bad=skip_bad,
             force=force,
             progress=report,

@@ -1,8 +1,11 @@
 """Commands that dvc.yaml runs: one per stage."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from recursight.layout import Layout
 
 PANEL = "Stages (what dvc.yaml runs)"
 Name = Annotated[str, typer.Argument(help="A candidate of params.yaml.", show_default=False)]
@@ -25,14 +28,15 @@ def prepare() -> None:
 
 
 def train(name: Name) -> None:
-    """Train a candidate, once per seed; goes on where a killed training stopped.
+    """Train a candidate, once per seed; a killed training continues where it stopped.
 
     Example: [bold]recursight train gru[/]
     """
     from recursight.layout import Layout
     from recursight.stages import train
+    from recursight.stages.lifeline import in_a_flow
 
-    train.run(Layout.find(), name)
+    train.run(Layout.find(), name, defer_tracking=in_a_flow())
 
 
 def evaluate(name: Name) -> None:
@@ -42,8 +46,13 @@ def evaluate(name: Name) -> None:
     """
     from recursight.layout import Layout
     from recursight.stages import evaluate
+    from recursight.stages.lifeline import in_a_flow
+    from recursight.tracking import attempt_sync
 
-    evaluate.run(Layout.find(), name)
+    layout = Layout.find()
+    evaluate.run(layout, name)
+    if not in_a_flow():  # which sends all results together
+        attempt_sync(layout)
 
 
 def compare() -> None:
@@ -51,7 +60,30 @@ def compare() -> None:
 
     Example: [bold]recursight compare[/]
     """
+    from recursight.evaluation.table import print_ranking
     from recursight.layout import Layout
     from recursight.stages import compare
+    from recursight.stages.lifeline import in_a_flow
 
-    compare.run(Layout.find())
+    layout = Layout.find()
+    _remove_leftovers(layout)
+    comparison = compare.run(layout)
+    if not in_a_flow():  # which shows the table at its end
+        print_ranking(comparison)
+
+
+def _remove_leftovers(layout: "Layout") -> None:
+    """Removes results of candidates that are no longer in params.yaml; DVC's cache still has them.
+
+    The stage `compare` depends on the folders that hold all candidates, so a leftover would count as a change elsewhere.
+    """
+    import shutil
+
+    from recursight.params import load
+
+    candidates = load(layout.params).candidates
+    for folder in (layout.candidate("x").parent, layout.evaluation("x").parent):
+        for left in folder.iterdir() if folder.is_dir() else ():
+            if left.is_dir() and left.name not in candidates:
+                shutil.rmtree(left)
+                print(f"removed {left.relative_to(layout.root)}: no such candidate in params.yaml any more")

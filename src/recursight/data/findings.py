@@ -5,6 +5,7 @@ The rows are kept in arrays, since there may be a million.
 
 from array import array
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -15,7 +16,13 @@ from recursight.data.records import SPLITS, Fault, Record, Source
 from recursight.errors import InputError
 
 Shape = tuple[int, int, int]
+Strata = Callable[[Sequence[str]], Sequence[str]]
 LISTED_CONFLICTS = 100
+
+
+def each_value(values: Sequence[str]) -> Sequence[str]:
+    """Every distinct target value is a stratum."""
+    return values
 
 
 class Example(NamedTuple):
@@ -122,7 +129,7 @@ class Findings:
             few = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
             hint = ""
             if any(not fault.fatal for fault in faults):
-                hint = " Mend them, or leave the bad images out with `recursight data import SOURCE --skip-bad`."
+                hint = " Fix them, or leave the bad images out with `recursight data import SOURCE --skip-bad`."
             raise InputError(f"the data has {few}; nothing was changed.{hint}\n" + "\n".join(map(str, faults)))
         if not self.counts:
             raise InputError("the data holds no image.")
@@ -130,8 +137,6 @@ class Findings:
         empty = [name for name in self.source.classes if name not in labels]
         if empty:
             raise InputError(f"no images of class {', '.join(map(repr, empty))}: add some, or remove the class.")
-        if len(labels) < 2:
-            raise InputError(f"the data has one class only ({labels.pop()!r}); a classifier needs two or more.")
 
     def conflicts(self) -> tuple[list[list[str]], int]:
         """Ids of identical images with different labels, the first ones only, and how many such images there are."""
@@ -143,14 +148,17 @@ class Findings:
         ids = self.ids
         return [[ids[row].as_py() for row in members] for members in rows], len(images)
 
-    def splits(self, validation: float, test: float, seed: int) -> np.ndarray:
+    def splits(self, validation: float, test: float, seed: int, strata: Strata = each_value) -> np.ndarray:
         """Gives every good image its split, see `split.assign`."""
+        names = strata(self.source.classes)
+        distinct = tuple(dict.fromkeys(names))
+        number_of = {name: number for number, name in enumerate(distinct)}
         return splitting.assign(
-            self.labels,
+            np.array([number_of[name] for name in names])[self.labels],
             self.official,
             splitting.units_of(self.sha256, self.groups),
             self.sha256,
-            classes=self.source.classes,
+            names=distinct,
             validation=validation,
             test=test,
             seed=seed,

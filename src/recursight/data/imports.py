@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recursight.data.examples import Progress, examples
-from recursight.data.findings import Findings
+from recursight.data.findings import Findings, Strata, each_value
 from recursight.data.packing import PackWriter
 from recursight.data.readers import idx, open_source, parquet, unwrapped
 from recursight.data.versions import Workshop, replace_data, require_restorable
@@ -21,6 +21,7 @@ def import_data(
     *,
     validation: float,
     test: float,
+    strata: Strata = each_value,
     skip_bad: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -32,9 +33,10 @@ def import_data(
         source: a folder in any known format; it is only read.
         validation: share that `prepare` will carve for validation; a source too small for it is refused now.
         test: likewise for the test split.
+        strata: as `prepare` will share them out.
         skip_bad: leaves out images that cannot be used, instead of refusing the source.
         force: replaces data/ even if its present content could not be restored.
-        progress: told how many images are done, and of how many.
+        progress: called with how many images are done, and of how many.
 
     Returns:
         What was found, see `Findings.summary`.
@@ -56,7 +58,7 @@ def import_data(
             for _ in examples(findings, progress=progress):
                 pass
         findings.refuse(skip_bad)
-        findings.splits(validation, test, seed=0)
+        findings.splits(validation, test, 0, strata)
         if not packed:
             _copy(COPIED[findings.source.format](source), source, workshop.new)
         replace_data(layout, workshop.new, workshop.previous)

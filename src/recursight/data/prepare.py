@@ -1,12 +1,12 @@
 """From any source to the one store: decode, fit, write, split. One pass, and never more in memory than a few chunks.
 
-What grows with the number of images is about 400 bytes for each: id, label, group, hash, pixel sums and statistics.
+What grows with the number of images is about 400 bytes for each: id, target, group, hash, pixel sums and statistics.
 """
 
 import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +15,14 @@ import pyarrow.parquet as pq
 from recursight import files
 from recursight.data import split as splitting
 from recursight.data.examples import Progress, examples
-from recursight.data.findings import Findings, Shape
+from recursight.data.findings import Findings, Shape, Strata, each_value
 from recursight.data.images import Channels, Resize, decode
 from recursight.data.readers import open_source
 from recursight.data.records import SPLITS
-from recursight.data.statistics import image_statistics
+from recursight.data.store import FORMAT, FrameWriter
 from recursight.errors import InputError
 
-FORMAT = 1
-_MANIFEST_ROWS = 65_536
+_ROWS_AT_ONCE = 65_536
 
 
 def prepare(
@@ -36,6 +35,7 @@ def prepare(
     validation: float = 0.15,
     test: float = 0.2,
     seed: int = 0,
+    strata: Strata = each_value,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -50,8 +50,9 @@ def prepare(
         validation: share of the training images that validates, where the source has no validation split.
         test: share of all images that tests, where the source has no test split.
         seed: of the split.
+        strata: of the source's distinct target values, each one's stratum; every split gets its share of each stratum.
         skip_bad: leaves out images that cannot be used, instead of refusing the source.
-        progress: told how many images are done, and of how many.
+        progress: called with how many images are done, and of how many.
 
     Returns:
         The content of store.json, and under `skipped` what was left out because it is bad, a sentence each.
@@ -61,7 +62,7 @@ def prepare(
     """
     findings = Findings(open_source(source))
 
-    def keep(shape: Shape) -> bool:  # images of a second shape are refused below; the pass goes on to tell all faults
+    def keep(shape: Shape) -> bool:  # images of a second shape are refused below; the pass goes on to find all faults
         return not findings.shapes or (shape in findings.shapes and len(findings.shapes) == 1)
 
     def fit(image: bytes | Path | np.ndarray) -> np.ndarray:
@@ -69,85 +70,44 @@ def prepare(
 
     with files.replacing(folder) as staging:
         staging.mkdir()
-        with (staging / "images.npy").open("wb") as stream:
-            writer = ImageWriter(stream)
+        with (staging / "frames.npy").open("wb") as stream:
+            writer = FrameWriter(stream)
             for chunk in examples(findings, fit, keep, progress):
                 if len(findings.shapes) == 1:
                     writer.append(np.stack([example.pixels for example in chunk if example.pixels is not None]))
             findings.refuse(skip_bad)
             _require_one_shape(findings)
             writer.finish()
-        splits = findings.splits(validation, test, seed)
-        _write_manifest(staging / "manifest.parquet", findings, splits)
+        splits = findings.splits(validation, test, seed, strata)
+        _write_examples(staging / "examples.parquet", findings, splits, writer.lengths)
+        _write_targets(staging / "targets.parquet", findings, writer.lengths)
         pq.write_table(pa.table(writer.statistics()), staging / "statistics.parquet", compression="zstd")
         summary = _summary(findings, splits, writer)
         files.write_json(staging / "store.json", summary)
     return summary | {"skipped": [str(fault) for fault in findings.faults]}
 
 
-class ImageWriter:
-    """An .npy file that grows: how many images come is known only at the end.
-
-    NumPy pads the header of such a file so that its first axis can be rewritten in place. Writing through a stream and
-    not a memory map keeps the pages out of this process's memory.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
-        self.count = 0
-        self.shape: tuple[int, ...] = ()
-        self._sums: list[np.ndarray] = []
-        self._statistics: list[dict[str, np.ndarray]] = []
-
-    def append(self, pixels: np.ndarray) -> None:
-        """Appends (B, H, W, C) uint8 images."""
-        if self.count == 0:
-            self.shape = (1, *pixels.shape[1:])
-            self._write_header()
-        self.count += len(pixels)
-        self.stream.write(pixels.data)
-        sums = pixels.sum(axis=(1, 2), dtype=np.int64)
-        squares = np.square(pixels, dtype=np.uint16).sum(axis=(1, 2), dtype=np.int64)
-        self._sums.append(np.stack([sums, squares]))
-        self._statistics.append(image_statistics(pixels))
-
-    def finish(self) -> None:
-        self.stream.seek(0)
-        self._write_header()
-
-    def moments(self, chosen: np.ndarray) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation per channel of the chosen images, on the scale 0 to 1; from exact sums."""
-        sums = np.concatenate(self._sums, axis=1)[:, chosen].sum(axis=1)
-        pixels = int(chosen.sum()) * self.shape[1] * self.shape[2]
-        mean = sums[0] / pixels
-        deviation = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 1.0))  # a grey level at least: never divide by zero
-        return [round(float(value), 6) for value in mean / 255], [round(float(value), 6) for value in deviation / 255]
-
-    def statistics(self) -> dict[str, np.ndarray]:
-        """Figures of every image, see `data.statistics`."""
-        return {name: np.concatenate([part[name] for part in self._statistics]) for name in self._statistics[0]}
-
-    def _write_header(self) -> None:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
-        np.lib.format.write_array_header_1_0(self.stream, header)
-
-
-def _write_manifest(path: Path, findings: Findings, splits: np.ndarray) -> None:
+def _write_examples(path: Path, findings: Findings, splits: np.ndarray, lengths: np.ndarray) -> None:
     names = pa.array(findings.group_names, pa.string())
-    columns = {
-        "id": pa.string(),
-        "label": pa.int64(),
-        "split": pa.string(),
-        "group": pa.string(),
-        "sha256": pa.string(),
-    }
-    ids, labels, groups, sha256 = findings.ids, findings.labels, findings.groups % len(names), findings.sha256
-    with pq.ParquetWriter(path, pa.schema(list(columns.items())), compression="zstd") as writer:
-        for start in range(0, len(labels), _MANIFEST_ROWS):
-            rows = slice(start, start + _MANIFEST_ROWS)
+    first = np.cumsum(lengths) - lengths
+    columns = [
+        ("id", pa.string()),
+        ("first_frame", pa.int64()),
+        ("frames", pa.int64()),
+        ("rate", pa.float32()),
+        ("split", pa.string()),
+        ("group", pa.string()),
+        ("sha256", pa.string()),
+    ]
+    ids, groups, sha256 = findings.ids, findings.groups % len(names), findings.sha256
+    with pq.ParquetWriter(path, pa.schema(columns), compression="zstd") as writer:
+        for start in range(0, len(lengths), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
             table = {
-                "id": ids.slice(start, _MANIFEST_ROWS).combine_chunks(),
-                "label": pa.array(labels[rows]),
+                "id": ids.slice(start, _ROWS_AT_ONCE).combine_chunks(),
+                "first_frame": first[rows],
+                "frames": lengths[rows],
+                "rate": np.zeros(len(lengths[rows]), np.float32),
                 "split": pa.array(splitting.NAMES).take(pa.array(splits[rows])),
                 "group": names.take(pa.array(groups[rows])),
                 "sha256": pa.array([row.tobytes().hex() for row in sha256[rows]], pa.string()),
@@ -155,40 +115,46 @@ def _write_manifest(path: Path, findings: Findings, splits: np.ndarray) -> None:
             writer.write_table(pa.table(table))
 
 
-def _summary(findings: Findings, splits: np.ndarray, writer: ImageWriter) -> dict[str, Any]:
-    classes, labels = findings.source.classes, findings.labels
+def _write_targets(path: Path, findings: Findings, lengths: np.ndarray) -> None:
+    """One target an example, over all of its frames."""
+    values = pa.DictionaryArray.from_arrays(pa.array(findings.labels, pa.int32()), pa.array(findings.source.classes))
+    count = len(lengths)
+    table = pa.table(
+        {"example": np.arange(count), "start_frame": np.zeros(count, np.int64), "end_frame": lengths, "value": values}
+    )
+    pq.write_table(table, path, compression="zstd")
+
+
+def _summary(findings: Findings, splits: np.ndarray, writer: FrameWriter) -> dict[str, Any]:
     mean, deviation = writer.moments(splits == splitting.TRAIN)
     conflicts, conflict_count = findings.conflicts()
-
-    def counts(chosen: np.ndarray) -> dict[str, Any]:
-        of_class = np.bincount(labels[chosen], minlength=len(classes)).tolist()
-        return {"count": int(chosen.sum()), "classes": dict(zip(classes, of_class, strict=True))}
-
     return {
         "format": FORMAT,
-        "classes": list(classes),
         "shape": list(writer.shape),
-        "count": writer.count,
-        "splits": {name: counts(splits == number) for number, name in enumerate(SPLITS)},
+        "count": len(splits),
+        "frames": writer.count,
+        "values": len(findings.source.classes),
+        "splits": {name: int((splits == number).sum()) for number, name in enumerate(SPLITS)},
         "left_out": int((splits == splitting.OUT).sum()),
         "mean": mean,
         "std": deviation,
-        "digest": _digest(findings, splits, writer.shape),
+        "digest": _digest(findings, splits, writer),
         "source": {"format": findings.source.format},
         "conflicts": conflicts,
         "conflict_count": conflict_count,
     }
 
 
-def _digest(findings: Findings, splits: np.ndarray, shape: tuple[int, ...]) -> str:
-    """SHA-256 over what decides a training: the shape, the classes, and each image's id, label, split and hash."""
-    digest = hashlib.sha256(files.digest({"shape": shape, "classes": findings.source.classes}).encode())
+def _digest(findings: Findings, splits: np.ndarray, writer: FrameWriter) -> str:
+    """SHA-256 over what decides a training: the shape, and each example's id, length, target, split and hash."""
+    values = findings.source.classes
+    digest = hashlib.sha256(files.digest({"shape": writer.shape, "values": values}).encode())
     start = 0
-    labels, sha256 = findings.labels, findings.sha256
+    labels, sha256, lengths = findings.labels, findings.sha256, writer.lengths
     for ids in findings.ids.chunks:
         rows = range(start, start + len(ids))
         lines = (
-            f"{id}\0{labels[row]}\0{splitting.NAMES[splits[row]]}\0{sha256[row].tobytes().hex()}\n"
+            f"{id}\0{lengths[row]}\0{labels[row]}\0{splitting.NAMES[splits[row]]}\0{sha256[row].tobytes().hex()}\n"
             for row, id in zip(rows, ids.to_pylist(), strict=True)
         )
         digest.update("".join(lines).encode())

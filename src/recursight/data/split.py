@@ -1,4 +1,6 @@
-"""Which image trains, which validates, which tests: official splits kept, missing ones carved from training images.
+"""Which image trains, which validates, which tests: official splits kept, missing ones taken from training images.
+
+Every split gets its share of each stratum: a class, or all images alike where a task has no classes.
 
 Images that must not be parted (identical pixels, or one group) form a unit, and a unit stands in one split. The order
 in which units are dealt out comes from their pixels and the seed alone, so that images added later move few others
@@ -16,12 +18,12 @@ UNSAID = -1
 
 
 def assign(
-    labels: np.ndarray,
+    strata: np.ndarray,
     official: np.ndarray,
     units: np.ndarray,
     sha256: np.ndarray,
     *,
-    classes: tuple[str, ...],
+    names: tuple[str, ...],
     validation: float,
     test: float,
     seed: int,
@@ -29,11 +31,11 @@ def assign(
     """Gives every image its split.
 
     Args:
-        labels: of N images, as indices into `classes`.
+        strata: of N images, as indices into `names`.
         official: N splits as indices into `NAMES`, or `UNSAID`.
         units: N numbers from 0 on; images with the same number are not parted.
         sha256: (N, 32) uint8, of the pixels.
-        classes: names, for the sentences.
+        names: of the strata, for error messages.
         validation: share of the training images, where the source has no validation split.
         test: share of all images, where the source has no test split.
         seed: of the order in which images are dealt out.
@@ -43,7 +45,7 @@ def assign(
         in the validation split) and the others are left out, since training on them would give the answers away.
 
     Raises:
-        InputError: if a class has too few images, or groups, to have one in each split.
+        InputError: if a stratum has too few images, or groups, to have one in each split.
     """
     splits = np.where(official == UNSAID, TRAIN, official).astype(np.int8)
     wanted = [split for split in (VALIDATION, TEST) if not (official == split).any()]
@@ -54,13 +56,13 @@ def assign(
     splits[splits < highest[units]] = OUT
 
     pool = np.flatnonzero(splits == TRAIN)
-    _require_enough(labels, units, pool, wanted, classes)
+    _require_enough(strata, units, pool, wanted, names)
     if wanted:
-        totals = np.bincount(labels[splits != OUT], minlength=len(classes))
-        targets = _targets(totals, np.bincount(labels[pool], minlength=len(classes)), wanted, validation, test)
+        totals = np.bincount(strata[splits != OUT], minlength=len(names))
+        targets = _targets(totals, np.bincount(strata[pool], minlength=len(names)), wanted, validation, test)
         keys = _keys(sha256[pool], seed)
-        splits[pool] = _carve(labels[pool], _renumbered(units[pool]), keys, targets)
-        _require_every_class(labels, splits, wanted, classes)
+        splits[pool] = _carve(strata[pool], _renumbered(units[pool]), keys, targets)
+        _require_every_stratum(strata, splits, wanted, names)
     return splits
 
 
@@ -103,7 +105,7 @@ def _keys(sha256: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _targets(totals: np.ndarray, pool: np.ndarray, wanted: list[int], validation: float, test: float) -> np.ndarray:
-    """(3, classes): how many images of each class each split is to take from the pool; at least one of each wanted."""
+    """(3, strata): how many images of each stratum each split is to take from the pool; at least one of each wanted."""
     targets = np.zeros((3, len(pool)), np.int64)
     if TEST in wanted:
         targets[TEST] = np.clip(np.rint(totals * test), 1, pool - len(wanted))
@@ -113,28 +115,28 @@ def _targets(totals: np.ndarray, pool: np.ndarray, wanted: list[int], validation
     return targets
 
 
-def _carve(labels: np.ndarray, units: np.ndarray, keys: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _carve(strata: np.ndarray, units: np.ndarray, keys: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Deals units out: large ones first, each to where most is missing; then single images fill up exactly."""
-    splits = np.full(len(labels), TRAIN, np.int8)
+    splits = np.full(len(strata), TRAIN, np.int8)
     missing = targets.copy()
     sizes = np.bincount(units)
     for members in _large_units(units, sizes, keys):
-        counts = np.bincount(labels[members], minlength=targets.shape[1])
+        counts = np.bincount(strata[members], minlength=targets.shape[1])
         gain = (missing * (counts / targets.sum(axis=0))).sum(axis=1)
         open_splits = np.flatnonzero(targets.any(axis=1))
         split = open_splits[np.argmax(gain[open_splits])]
         missing[split] -= counts
         splits[members] = split
     singles = np.flatnonzero(sizes[units] == 1)
-    singles = singles[np.lexsort((keys[singles], labels[singles]))]
-    bounds = np.searchsorted(labels[singles], np.arange(targets.shape[1] + 1))
-    for label, wanted in enumerate(missing.T):
-        rest = singles[bounds[label] : bounds[label + 1]]
+    singles = singles[np.lexsort((keys[singles], strata[singles]))]
+    bounds = np.searchsorted(strata[singles], np.arange(targets.shape[1] + 1))
+    for stratum, wanted in enumerate(missing.T):
+        rest = singles[bounds[stratum] : bounds[stratum + 1]]
         for split in (TEST, VALIDATION):
             take = int(np.clip(wanted[split], 0, len(rest)))
             splits[rest[:take]] = split
             rest = rest[take:]
-    _give_every_split_every_class(labels, units, splits, targets)
+    _give_every_split_every_stratum(strata, units, splits, targets)
     return splits
 
 
@@ -146,16 +148,16 @@ def _large_units(units: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> list
     return sorted(members, key=lambda member: (-len(member), int(keys[member[0]])))
 
 
-def _give_every_split_every_class(
-    labels: np.ndarray, units: np.ndarray, splits: np.ndarray, targets: np.ndarray
+def _give_every_split_every_stratum(
+    strata: np.ndarray, units: np.ndarray, splits: np.ndarray, targets: np.ndarray
 ) -> None:
-    """Moves the smallest unit that another split can spare to each split that large units left without a class."""
+    """Moves the smallest unit that another split can spare to each split that large units left without a stratum."""
     counts = np.zeros_like(targets)
-    np.add.at(counts, (splits, labels), 1)
-    for split, label in np.argwhere((targets > 0) & (counts == 0)):
-        candidates = [np.flatnonzero(units == unit) for unit in np.unique(units[labels == label])]
+    np.add.at(counts, (splits, strata), 1)
+    for split, stratum in np.argwhere((targets > 0) & (counts == 0)):
+        candidates = [np.flatnonzero(units == unit) for unit in np.unique(units[strata == stratum])]
         for members in sorted(candidates, key=len):
-            unit = np.bincount(labels[members], minlength=targets.shape[1])
+            unit = np.bincount(strata[members], minlength=targets.shape[1])
             donor = splits[members[0]]
             if donor != split and (counts[donor] - unit >= ((unit > 0) & (targets[donor] > 0))).all():
                 counts[donor] -= unit
@@ -165,26 +167,25 @@ def _give_every_split_every_class(
 
 
 def _require_enough(
-    labels: np.ndarray, units: np.ndarray, pool: np.ndarray, wanted: list[int], classes: tuple[str, ...]
+    strata: np.ndarray, units: np.ndarray, pool: np.ndarray, wanted: list[int], names: tuple[str, ...]
 ) -> None:
-    """Each class needs a unit for train and one for each split that is carved."""
-    pairs = np.unique(np.stack([labels[pool], units[pool]]), axis=1)
-    units_of_class = np.bincount(pairs[0], minlength=len(classes))
+    """Each stratum needs a unit for train and one for each split that is carved."""
+    pairs = np.unique(np.stack([strata[pool], units[pool]]), axis=1)
+    units_of_stratum = np.bincount(pairs[0], minlength=len(names))
     needed = 1 + len(wanted)
     splits = " and ".join(NAMES[split] for split in (TRAIN, *wanted))
-    few = [f"{classes[label]!r} ({units_of_class[label]})" for label in np.flatnonzero(units_of_class < needed)]
+    few = [f"{names[stratum]!r} ({units_of_stratum[stratum]})" for stratum in np.flatnonzero(units_of_stratum < needed)]
     if few:
         raise InputError(
-            f"too few different images or groups to split into {splits}: {', '.join(few)}; "
-            f"each class needs {needed} or more."
+            f"too few different images or groups to split into {splits}: {', '.join(few)}; each needs {needed} or more."
         )
 
 
-def _require_every_class(labels: np.ndarray, splits: np.ndarray, wanted: list[int], classes: tuple[str, ...]) -> None:
+def _require_every_stratum(strata: np.ndarray, splits: np.ndarray, wanted: list[int], names: tuple[str, ...]) -> None:
     for split in (TRAIN, *wanted):
-        absent = np.setdiff1d(np.arange(len(classes)), labels[splits == split])
+        absent = np.setdiff1d(np.arange(len(names)), strata[splits == split])
         if len(absent):
-            names = ", ".join(repr(classes[label]) for label in absent)
+            listed = ", ".join(repr(names[stratum]) for stratum in absent)
             raise InputError(
-                f"the groups leave no way to give the {NAMES[split]} split images of {names}; use smaller groups."
+                f"the groups leave no way to give the {NAMES[split]} split images of {listed}; use smaller groups."
             )

@@ -1,21 +1,35 @@
-"""The store: the one form in which images reach training and evaluation.
+"""The store: the one form in which images and clips reach training and evaluation.
 
-A folder of four files: `images.npy` (uint8, axes N T H W C; stills have T = 1), `manifest.parquet` (one row per image,
-in the same order: id, label, split, group, sha256), `statistics.parquet` (likewise, figures of the image: what drift is
-told by) and `store.json` (classes, shape, counts, normalisation, digest).
+A folder of five files:
+
+- `frames.npy`: uint8, F H W C, all frames of all examples one after another.
+- `examples.parquet`: a row an example: id, first_frame, frames (how many), rate (per second; 0 for stills), split (one
+  of `SPLITS`, or `left-out` for a training example that equals one of another split), group (empty for none) and
+  sha256 (hex, of its pixels).
+- `targets.parquet`: what examples are labelled with, none, one or several rows each: example (row of examples.parquet),
+  start_frame, end_frame (exclusive) and value (a word, in the source's order of words; only tasks interpret it).
+- `statistics.parquet`: a row an example, figures of its pixels that drift is found by.
+- `store.json`: shape, counts, normalisation, digest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
+from recursight.data.records import SPLITS
+from recursight.data.statistics import image_statistics
 from recursight.errors import InputError
 from recursight.files import read_json
 
-SPLITS = ("train", "validation", "test")
+FORMAT = 2
+EARLIER = ("images.npy", "manifest.parquet")  # of a store of format 1
+
+__all__ = ["SPLITS", "FrameWriter", "Store", "open_store"]
 
 
 @dataclass(frozen=True)
@@ -23,63 +37,142 @@ class Store:
     """An opened store.
 
     Attributes:
-        images: uint8, N T H W C, memory-mapped and read-only.
-        manifest: columns id (str), label (int, index into `classes`), split (one of `SPLITS`, or `left-out` for a
-            training image that a test or validation image equals), group (str, empty for none), sha256 (hex, of the
-            stored pixels).
-        classes: names of the classes, in the order of their labels.
+        frames: uint8, F H W C, memory-mapped and read-only.
+        examples: as in examples.parquet.
+        targets: as in targets.parquet; `value` is a categorical.
         mean: per channel, of the training split, on the scale 0 to 1.
         std: likewise; never zero.
         digest: SHA-256 over everything above that decides a training.
         summary: the content of store.json.
     """
 
-    images: np.ndarray
-    manifest: pd.DataFrame
-    classes: tuple[str, ...]
+    frames: np.ndarray
+    examples: pd.DataFrame
+    targets: pd.DataFrame
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digest: str
     summary: dict[str, Any]
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """T, H, W, C of one example."""
-        _, t, h, w, c = self.images.shape
-        return t, h, w, c
+    def shape(self) -> tuple[int, int, int]:
+        """H, W, C of a frame."""
+        _, h, w, c = self.frames.shape
+        return h, w, c
+
+    @cached_property
+    def stills(self) -> bool:
+        """Whether every example is one frame; then frame i is that of example i."""
+        return len(self.frames) == len(self.examples)
 
     def indices(self, split: str) -> np.ndarray:
-        """Rows of one split, int64, in the order of the store."""
-        return np.flatnonzero((self.manifest["split"] == split).to_numpy())
+        """Examples of one split, int64, in the order of the store."""
+        return np.flatnonzero((self.examples["split"] == split).to_numpy())
 
-    def labels(self, split: str) -> np.ndarray:
-        """Labels of one split, int64."""
-        labels: np.ndarray = self.manifest["label"].to_numpy(dtype=np.int64)[self.indices(split)]
-        return labels
+    def targets_of(self, rows: np.ndarray) -> pd.DataFrame:
+        """Targets of some examples."""
+        return self.targets[self.targets["example"].isin(rows)]
+
+    def first_frames(self, rows: np.ndarray) -> np.ndarray:
+        """uint8, M H W C: the first frame of each of some examples."""
+        frames: np.ndarray = self.frames[self.examples["first_frame"].to_numpy()[rows]]
+        return frames
 
 
 def open_store(folder: Path) -> Store:
-    """Opens a store without reading its images.
+    """Opens a store without reading its frames.
 
     Raises:
-        InputError: if there is none, or its files do not belong together.
+        InputError: if there is none, it was made by an earlier version, or its files do not belong together.
     """
+    if any((folder / name).exists() for name in EARLIER):
+        raise InputError(f"{folder} was made by an earlier version of recursight: run `dvc repro prepare`.")
     try:
         summary = read_json(folder / "store.json")
-        manifest = pd.read_parquet(folder / "manifest.parquet")
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        examples = pd.read_parquet(folder / "examples.parquet")
+        targets = pd.read_parquet(folder / "targets.parquet")
+        frames = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is missing: make the store with `dvc repro prepare`.") from None
-    if len(manifest) != len(images):
+    listed = int(examples["frames"].sum())
+    if listed != len(frames):
         raise InputError(
-            f"{folder}: {len(images)} images but {len(manifest)} manifest rows; run `dvc repro -f prepare`."
+            f"{folder}: {len(frames)} frames, but examples.parquet lists {listed}; run `dvc repro -f prepare`."
         )
     return Store(
-        images=images,
-        manifest=manifest,
-        classes=tuple(summary["classes"]),
+        frames=frames,
+        examples=examples,
+        targets=targets,
         mean=tuple(summary["mean"]),
         std=tuple(summary["std"]),
         digest=summary["digest"],
         summary=summary,
     )
+
+
+class FrameWriter:
+    """An .npy file that grows: how many frames come is known only at the end.
+
+    NumPy pads the header of such a file so that its first axis can be rewritten in place. Writing through a stream and
+    not a memory map keeps the pages out of this process's memory.
+
+    Attributes:
+        count: frames so far.
+        shape: H, W, C of each.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.count = 0
+        self.shape: tuple[int, ...] = ()
+        self._lengths: list[np.ndarray] = []
+        self._sums: list[np.ndarray] = []
+        self._statistics: list[dict[str, np.ndarray]] = []
+
+    def append(self, frames: np.ndarray, lengths: Sequence[int] | None = None) -> None:
+        """Appends examples.
+
+        Args:
+            frames: uint8, F H W C, those of all the examples one after another.
+            lengths: frames of each example; None: each frame is one.
+        """
+        if self.count == 0:
+            self.shape = frames.shape[1:]
+            self._write_header()
+        self.count += len(frames)
+        self.stream.write(np.ascontiguousarray(frames).data)
+        counts = np.ones(len(frames), np.int64) if lengths is None else np.asarray(lengths, np.int64)
+        starts = np.cumsum(counts) - counts
+        sums = frames.sum(axis=(1, 2), dtype=np.int64)
+        squares = np.square(frames, dtype=np.uint16).sum(axis=(1, 2), dtype=np.int64)
+        self._lengths.append(counts)
+        self._sums.append(np.add.reduceat(np.stack([sums, squares]), starts, axis=1))
+        statistics = image_statistics(frames)
+        self._statistics.append(
+            {name: (np.add.reduceat(values, starts) / counts).astype(np.float32) for name, values in statistics.items()}
+        )
+
+    def finish(self) -> None:
+        self.stream.seek(0)
+        self._write_header()
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each example, int64."""
+        return np.concatenate(self._lengths)
+
+    def moments(self, chosen: np.ndarray) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel of the chosen examples, on the scale 0 to 1; from exact sums."""
+        sums = np.concatenate(self._sums, axis=1)[:, chosen].sum(axis=1)
+        pixels = int(self.lengths[chosen].sum()) * self.shape[0] * self.shape[1]
+        mean = sums[0] / pixels
+        deviation = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 1.0))  # a grey level at least: never divide by zero
+        return [round(float(value), 6) for value in mean / 255], [round(float(value), 6) for value in deviation / 255]
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Figures of every example, the mean of its frames'; see `data.statistics`."""
+        return {name: np.concatenate([part[name] for part in self._statistics]) for name in self._statistics[0]}
+
+    def _write_header(self) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.stream, header)

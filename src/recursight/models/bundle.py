@@ -28,8 +28,10 @@ class Card:
     Attributes:
         candidate: its name in params.yaml.
         seed: of initialisation, order of images, augmentation and dropout.
+        task: its name in `TASKS`, and its options.
         architecture: arguments of `assemble`, all but the shapes.
-        classes: names in the order of the network's outputs.
+        vocabulary: of the task: classes or words, in the order of the network's outputs.
+        outputs: width of the network's output layer.
         input_shape: H, W, C of the raw uint8 images it takes.
         mean: subtracted from each channel on the scale 0 to 1.
         std: divides each channel after that.
@@ -43,8 +45,10 @@ class Card:
 
     candidate: str
     seed: int
+    task: dict[str, Any]
     architecture: dict[str, Any]
-    classes: list[str]
+    vocabulary: list[str]
+    outputs: int
     input_shape: list[int]
     mean: list[float]
     std: list[float]
@@ -81,10 +85,12 @@ def read_card(folder: Path) -> Card:
         return Card(**read_json(folder / CARD))
     except FileNotFoundError:
         raise InputError(f"{folder} holds no trained candidate; train it with `dvc repro`.") from None
+    except TypeError:
+        raise InputError(f"{folder} was trained by an earlier version of recursight; run `dvc repro`.") from None
 
 
 def load_bundle(folder: Path) -> tuple[nn.Module, Card]:
-    """Rebuilds the network, in eval mode on the CPU: (B, H, W, C) uint8 images to (B, classes) logits.
+    """Rebuilds the network, in eval mode on the CPU: (B, H, W, C) uint8 images to (B, outputs).
 
     Raises:
         InputError: if the folder holds no bundle, or its weights are not the ones that the card names.
@@ -96,7 +102,7 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Card]:
     model = assemble(
         **card.architecture,
         input_shape=card.input_shape,
-        classes=len(card.classes),
+        classes=card.outputs,
         mean=card.mean,
         std=card.std,
     )

@@ -5,7 +5,7 @@ that exists. Names of scans, layers, stems, readouts and optimizers are checked 
 that list them.
 """
 
-from recursight.params.experiment import Augment, Candidate, Compare, Evaluate, Prepare, Task, Train
+from recursight.params.experiment import Augment, Candidate, Compare, Evaluate, Execution, Prepare, Task, Train
 from recursight.params.file import Params, load
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
 
@@ -14,6 +14,7 @@ __all__ = [
     "Candidate",
     "Compare",
     "Evaluate",
+    "Execution",
     "Gate",
     "Monitor",
     "Params",

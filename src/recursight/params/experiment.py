@@ -51,7 +51,6 @@ class Train(Section):
     """How a candidate is trained; a candidate's own `train` overrides single keys.
 
     Attributes:
-        device: `auto` (CUDA, else MPS, else CPU) or a torch device such as `cuda:1`.
         threads: CPU threads of one training. Results repeat only for an equal number of them.
         epochs: at most this many passes over the training split.
         patience: epochs without a better validation loss after which training stops; 0 never stops early.
@@ -65,11 +64,8 @@ class Train(Section):
         clip_norm: gradients are scaled so that their norm is at most this; 0 leaves them alone.
         label_smoothing: weight taken from the true class and spread over all.
         augment: random changes to the training images.
-        memory_fraction: the data set is put on the device whole if it takes at most this share of its free memory,
-            else streamed from the store.
     """
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     threads: Positive = 1
     epochs: Positive = 30
     patience: Annotated[int, Field(ge=0)] = 8
@@ -83,6 +79,18 @@ class Train(Section):
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     label_smoothing: Probability = 0.0
     augment: Augment = Augment()
+
+
+class Execution(Section):
+    """Where training and evaluation run. No weight depends on it, so that a change here trains nothing again.
+
+    Attributes:
+        device: `auto` (CUDA, else MPS, else CPU) or a torch device such as `cuda:1`.
+        memory_fraction: the data set is put on the device whole if it takes at most this share of its free memory,
+            else streamed from the store.
+    """
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     memory_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 

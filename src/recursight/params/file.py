@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from recursight.errors import InputError, nearest
-from recursight.params.experiment import Candidate, Compare, Evaluate, Prepare, Task, Train
+from recursight.params.experiment import Candidate, Compare, Evaluate, Execution, Prepare, Task, Train
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
 from recursight.params.section import Name, Section, Seed
 from recursight.tasks import Metric, make_task
@@ -22,6 +22,7 @@ class Params(Section):
     task: Task = Task()
     prepare: Prepare = Prepare()
     train: Train = Train()
+    execution: Execution = Execution()
     evaluate: Evaluate = Evaluate()
     compare: Compare = Compare()
     registry: Registry = Registry()

@@ -20,7 +20,8 @@ def run(layout: Layout) -> None:
     Raises:
         InputError: if data/ is missing, or cannot be used as it is.
     """
-    settings = params.load(layout.params).prepare
+    loaded = params.load(layout.params)
+    settings = loaded.prepare
     if not layout.data.exists():
         raise InputError("data/ is missing: get it with `dvc pull data.dvc`.")
     started = time.perf_counter()
@@ -34,6 +35,7 @@ def run(layout: Layout) -> None:
             validation=settings.validation,
             test=settings.test,
             seed=settings.seed,
+            strata=loaded.built_task.strata,
             progress=report,
         )
     print(describe(summary, time.perf_counter() - started))
@@ -56,10 +58,10 @@ def progress_of(title: str, unit: str = "images") -> Iterator[Progress]:
 
 def describe(summary: dict[str, Any], seconds: float) -> str:
     """A few lines on a store."""
-    _, height, width, channels = summary["shape"]
-    splits = ", ".join(f"{name} {split['count']:,}" for name, split in summary["splits"].items())
+    height, width, channels = summary["shape"]
+    splits = ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items())
     lines = [
-        f"{summary['count']:,} images of {len(summary['classes'])} classes, {height}×{width}, "
+        f"{summary['count']:,} images with {summary['values']:,} different labels, {height}×{width}, "
         f"{'grey' if channels == 1 else 'RGB'}, from {summary['source']['format']}: {splits} ({seconds:.1f} s)"
     ]
     if summary["left_out"]:

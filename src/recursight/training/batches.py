@@ -8,76 +8,111 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recursight.tasks import Batch
 from recursight.training.devices import free_bytes
 
 
 class Batches:
-    """The images and labels of one split, in batches on the device.
+    """The examples of one split, in batches on the device.
 
     Args:
-        images: uint8, N T H W C with T = 1; a memory map is read as little as possible.
-        rows: which of the images, and in which order when not shuffled.
-        labels: of these rows, int64.
-        batch_size: images in a batch; the last one of an epoch may be smaller.
+        frames: uint8, F H W C, of all examples one after another; a memory map is read as little as possible.
+        first_frames: of the examples of this split, N.
+        lengths: frames of each, N.
+        targets: of each, N ...
+        batch_size: examples in a batch; the last one of an epoch may be smaller.
         device: where batches are wanted.
         memory_fraction: the split is copied to the device if it takes at most this share of its free memory.
     """
 
     def __init__(
         self,
-        images: np.ndarray,
-        rows: np.ndarray,
-        labels: np.ndarray,
+        frames: np.ndarray,
+        first_frames: np.ndarray,
+        lengths: np.ndarray,
+        targets: np.ndarray,
         *,
         batch_size: int,
         device: torch.device,
         memory_fraction: float,
     ) -> None:
-        self.images = images
-        self.rows = rows
+        self.frames = frames
+        self.first_frames, self.lengths = first_frames, lengths
         self.batch_size = batch_size
         self.device = device
-        self.labels = torch.from_numpy(labels).to(device)
-        size_bytes = len(rows) * int(np.prod(images.shape[1:]))
+        self.stills = bool((lengths == 1).all())
+        self.targets = torch.from_numpy(targets).to(device)
+        size_bytes = int(lengths.sum()) * int(np.prod(frames.shape[1:]))
         self.resident = size_bytes <= memory_fraction * free_bytes(device)
         if self.resident:
-            self.on_device = torch.from_numpy(np.ascontiguousarray(images[rows, 0])).to(device)  # N H W C
+            rows = first_frames if self.stills else _frame_numbers(first_frames, lengths)
+            self.on_device = torch.from_numpy(np.ascontiguousarray(frames[rows])).to(device)  # F H W C
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return math.ceil(len(self.rows) / self.batch_size)
+        return math.ceil(len(self.lengths) / self.batch_size)
 
     @property
     def count(self) -> int:
-        """Images in an epoch."""
-        return len(self.rows)
+        """Examples in an epoch."""
+        return len(self.lengths)
 
-    def shuffled(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def shuffled(self, seed: int) -> Iterator[Batch]:
         """One epoch in an order that the seed alone decides."""
-        return self._epoch(torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed)))
+        return self._epoch(torch.randperm(self.count, generator=torch.Generator().manual_seed(seed)))
 
-    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def in_order(self) -> Iterator[Batch]:
         """One epoch in the order of the rows."""
-        return self._epoch(torch.arange(len(self.rows)))
+        return self._epoch(torch.arange(self.count))
 
-    def _epoch(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.resident:
-            for chosen in order.to(self.device).split(self.batch_size):
-                yield self.on_device[chosen], self.labels[chosen]
-        else:
+    def _epoch(self, order: Tensor) -> Iterator[Batch]:
+        if not self.resident:
             yield from self._streamed(order)
+        elif self.stills:
+            for chosen in order.to(self.device).split(self.batch_size):
+                yield Batch(self.on_device[chosen], None, self.targets[chosen])
+        else:
+            starts = np.cumsum(self.lengths) - self.lengths  # in `on_device`
+            for chosen in order.split(self.batch_size):
+                yield self._clips(chosen, starts[chosen.numpy()])
 
-    def _streamed(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _clips(self, chosen: Tensor, starts: np.ndarray) -> Batch:
+        """Resident examples of unlike length, padded with zeros: (B, T, H, W, C)."""
+        lengths = torch.from_numpy(self.lengths[chosen.numpy()])
+        steps = torch.arange(int(lengths.max()))
+        within = steps < lengths[:, None]  # B T
+        places = (torch.from_numpy(starts)[:, None] + steps).where(within, 0)
+        frames = self.on_device[places.to(self.device)]
+        frames = frames * within.to(self.device)[:, :, None, None, None]
+        return Batch(frames, lengths.to(self.device), self.targets[chosen.to(self.device)])
+
+    def _streamed(self, order: Tensor) -> Iterator[Batch]:
         """The next batch is read while the current one is computed with; two batches are in memory at a time."""
         batches = order.split(self.batch_size)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
             upcoming = reader.submit(self._read, batches[0])
             for position, chosen in enumerate(batches):
-                images = upcoming.result()
+                inputs = upcoming.result()
                 if position + 1 < len(batches):
                     upcoming = reader.submit(self._read, batches[position + 1])
-                yield images.to(self.device, non_blocking=True), self.labels[chosen.to(self.device)]
+                lengths = None if self.stills else torch.from_numpy(self.lengths[chosen.numpy()]).to(self.device)
+                targets = self.targets[chosen.to(self.device)]
+                yield Batch(inputs.to(self.device, non_blocking=True), lengths, targets)
 
     def _read(self, chosen: Tensor) -> Tensor:
-        images = torch.from_numpy(np.ascontiguousarray(self.images[self.rows[chosen.numpy()], 0]))
-        return images.pin_memory() if self.device.type == "cuda" else images
+        first, lengths = self.first_frames[chosen.numpy()], self.lengths[chosen.numpy()]
+        if self.stills:
+            inputs = torch.from_numpy(np.ascontiguousarray(self.frames[first]))
+        else:
+            padded = np.zeros((len(chosen), lengths.max(), *self.frames.shape[1:]), np.uint8)
+            for clip, start, length in zip(padded, first, lengths, strict=True):
+                clip[:length] = self.frames[start : start + length]
+            inputs = torch.from_numpy(padded)
+        return inputs.pin_memory() if self.device.type == "cuda" else inputs
+
+
+def _frame_numbers(first_frames: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Of all frames of the examples, one example after another."""
+    starts = np.cumsum(lengths) - lengths
+    numbers: np.ndarray = np.repeat(first_frames - starts, lengths) + np.arange(lengths.sum())
+    return numbers

@@ -16,7 +16,7 @@ Weights = dict[str, Tensor]
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """How far a training has come.
 
     Attributes:
@@ -33,17 +33,17 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, key: str, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, key: str, reached: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Replaces the file in one rename; a kill leaves the one before it."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in progress.best_weights.items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in reached.best_weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items() if isinstance(value, Tensor)}
     account = {
-        "history": [asdict(epoch) for epoch in progress.history],
-        "best_epoch": progress.best_epoch,
-        "finished": progress.finished,
+        "history": [asdict(epoch) for epoch in reached.history],
+        "best_epoch": reached.best_epoch,
+        "finished": reached.finished,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
@@ -52,7 +52,7 @@ def save_checkpoint(
     temporary.replace(path)
 
 
-def load_checkpoint(path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def load_checkpoint(path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
     """Restores model and optimizer in place, if the file is a checkpoint of this very training.
 
     Args:
@@ -62,19 +62,19 @@ def load_checkpoint(path: Path, key: str, model: nn.Module, optimizer: torch.opt
         optimizer: gets its state.
 
     Returns:
-        The progress that was saved, or none at all.
+        The state that was saved, or an empty one.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             if metadata.get("key") != key:
-                return Progress()
+                return TrainingState()
             groups: dict[str, Weights] = {"model": {}, "best": {}, "optimizer": {}}
             for name in file.keys():  # noqa: SIM118 - not a dict
                 group, _, rest = name.partition("/")
                 groups[group][rest] = file.get_tensor(name)
     except (FileNotFoundError, SafetensorError):  # none yet, or cut off by a power failure
-        return Progress()
+        return TrainingState()
     model.load_state_dict(groups["model"])
     state: dict[int, dict[str, Any]] = {}
     for name, value in groups["optimizer"].items():
@@ -83,4 +83,4 @@ def load_checkpoint(path: Path, key: str, model: nn.Module, optimizer: torch.opt
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     account = json.loads(metadata["account"])
     history = [Epoch(**epoch) for epoch in account["history"]]
-    return Progress(history, account["best_epoch"], groups["best"], account["finished"])
+    return TrainingState(history, account["best_epoch"], groups["best"], account["finished"])

@@ -4,10 +4,10 @@ Where it falls towards the first steps gradients vanish, where it rises they exp
 al., 2013, arXiv:1211.5063, sec. 2).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from recursight.models.assembly import Classifier
@@ -31,30 +31,30 @@ class GradientNorm:
     norm: float
 
 
-def gradient_norms(model: Classifier, images: Tensor, labels: Tensor) -> list[GradientNorm]:
+def gradient_norms(network: Classifier, inputs: Tensor, loss: Callable[[Tensor], Tensor]) -> list[GradientNorm]:
     """Runs the plain form of every layer, which shows each state, and asks for the loss's gradient there.
 
     Args:
-        model: in any mode; it is left in eval mode, its gradients untouched.
-        images: (B, H, W, C) on the model's device.
-        labels: (B,).
+        network: in any mode; it is left in eval mode, its gradients untouched.
+        inputs: (B, H, W, C) on the network's device.
+        loss: from the network's outputs, one value an example.
     """
-    model.eval()
+    network.eval()
     watched: list[tuple[str, tuple[str, ...], list[State]]] = []
 
     def watch(name: str, parts: tuple[str, ...], states: list[State]) -> None:
         watched.append((name, parts, states))
 
     outputs = []
-    for number, (stack, view) in enumerate(zip(model.stacks, model.views(images), strict=True)):
+    for number, (stack, view) in enumerate(zip(network.stacks, network.views(inputs), strict=True)):
         if not isinstance(stack, Stack):
             return []  # no recurrence
-        named = within(model.scan.name.split("+")[number], watch) if len(model.stacks) > 1 else watch
+        named = within(network.scan.name.split("+")[number], watch) if len(network.stacks) > 1 else watch
         outputs.append(stack.observe(view, named))
-    loss = F.cross_entropy(model.classify(outputs), labels, reduction="sum")
+    total = loss(network.classify(outputs)).sum()
     flat = [part for _, _, states in watched for state in states for part in state]
     reached = [part for part in flat if part.requires_grad]
-    found = dict(zip(map(id, reached), torch.autograd.grad(loss, reached, allow_unused=True), strict=True))
+    found = dict(zip(map(id, reached), torch.autograd.grad(total, reached, allow_unused=True), strict=True))
     rows = []
     for name, parts, states in watched:
         for step, whole in enumerate(states):
@@ -63,6 +63,6 @@ def gradient_norms(model: Classifier, images: Tensor, labels: Tensor) -> list[Gr
                     continue
                 gradient = found.get(id(state))
                 # A sweep has the lines of an image beside each other in its batch: they count together.
-                norm = 0.0 if gradient is None else gradient.reshape(len(images), -1).norm(dim=1).mean().item()
+                norm = 0.0 if gradient is None else gradient.reshape(len(inputs), -1).norm(dim=1).mean().item()
                 rows.append(GradientNorm(name, part, step, norm))
     return rows

@@ -2,27 +2,25 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recursight.errors import InputError
 from recursight.training.batches import Batches
-from recursight.training.step import make_step
+from recursight.training.step import Curves, Loss, add_to, make_step
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training split gave; a row of history.csv.
+    """One pass over the training split.
 
     Attributes:
         epoch: counted from 1.
-        train_loss: mean over the epoch's batches, with dropout, augmentation and label smoothing.
-        train_accuracy: likewise.
-        validation_loss: cross-entropy after the epoch, without any of these.
-        validation_accuracy: likewise.
+        train: `loss`, and the means of the task's curves, over the epoch's batches: with dropout, augmentation and the
+            loss's options.
+        validation: the same after the epoch, without any of these.
         learning_rate: of the epoch's last step.
         gradient_norm: mean over the steps, before clipping.
         images_per_second: of the training part.
@@ -30,14 +28,25 @@ class Epoch:
     """
 
     epoch: int
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    train: dict[str, float]
+    validation: dict[str, float]
     learning_rate: float
     gradient_norm: float
     images_per_second: float
     seconds: float
+
+    @property
+    def row(self) -> dict[str, float]:
+        """A row of history.csv: epoch, train_loss, further train_*, validation_loss, further validation_*, the rest."""
+        return {
+            "epoch": self.epoch,
+            **{f"train_{name}": value for name, value in self.train.items()},
+            **{f"validation_{name}": value for name, value in self.validation.items()},
+            "learning_rate": self.learning_rate,
+            "gradient_norm": self.gradient_norm,
+            "images_per_second": self.images_per_second,
+            "seconds": self.seconds,
+        }
 
 
 class Diverged(InputError):
@@ -50,10 +59,12 @@ def fit(
     validation: Batches,
     *,
     optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    validation_loss: Loss,
+    curves: Curves,
     learning_rate: Callable[[int], float],
     augment: Callable[[Tensor, torch.Generator], Tensor],
     clip_norm: float,
-    label_smoothing: float,
     seed: int,
     epochs: range,
 ) -> Iterator[Epoch]:
@@ -63,33 +74,37 @@ def fit(
     a checkpoint makes the draws that an undisturbed one makes.
 
     Args:
-        model: (B, H, W, C) images to logits, on the batches' device.
+        model: inputs to outputs, on the batches' device.
         train: the training split.
         validation: the validation split.
         optimizer: over the model's parameters.
+        loss: what is minimised, one value an example.
+        validation_loss: likewise, what is measured after each epoch.
+        curves: further values an example, whose means the epochs report.
         learning_rate: of a step, counted from 0 over the whole training.
         augment: changes a batch of training images.
         clip_norm: largest norm of a step's gradient (Pascanu et al., 2013, arXiv:1211.5063); 0 for none.
-        label_smoothing: weight spread over all classes.
         seed: of order, augmentation and dropout.
         epochs: numbers of the epochs to train.
 
     Raises:
         Diverged: naming epoch and step, if the loss or the gradient stops being finite.
     """
-    step = make_step(model, optimizer, clip_norm=clip_norm, label_smoothing=label_smoothing)
+    step = make_step(model, optimizer, loss=loss, curves=curves, clip_norm=clip_norm)
     losses, norms = torch.zeros(2, len(train), device=train.device)
     for epoch in epochs:
         started = time.perf_counter()
         draw = seed * 1_000_003 + epoch
         torch.manual_seed(draw)
         generator = torch.Generator().manual_seed(draw)
-        step.correct.zero_()
         model.train()
-        # Nothing in these steps waits for the device: figures stay there and are read once an epoch.
-        for position, (images, labels) in enumerate(train.shuffled(draw)):
+        for total in step.totals.values():
+            total.zero_()
+        rate = 0.0
+        # Losses and norms stay on the device and are read once an epoch.
+        for position, batch in enumerate(train.shuffled(draw)):
             rate = learning_rate((epoch - 1) * len(train) + position)
-            step(augment(images, generator), labels, rate)
+            step(replace(batch, inputs=augment(batch.inputs, generator)), rate)
             losses[position], norms[position] = step.loss, step.norm
         finite = (losses.isfinite() & norms.isfinite()).tolist()
         if not all(finite):
@@ -99,13 +114,11 @@ def fit(
                 f"{epoch}, step {first + 1} of {len(train)}; lower train.learning_rate or set train.clip_norm."
             )
         train_seconds = time.perf_counter() - started
-        validation_loss, validation_accuracy = score(model, validation)
+        means = {name: total.item() / train.count for name, total in step.totals.items()}
         yield Epoch(
             epoch=epoch,
-            train_loss=losses.mean().item(),
-            train_accuracy=step.correct.item() / train.count,
-            validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy,
+            train={"loss": losses.mean().item()} | means,
+            validation=score(model, validation, validation_loss, curves),
             learning_rate=rate,
             gradient_norm=norms.mean().item(),
             images_per_second=train.count / train_seconds,
@@ -114,14 +127,13 @@ def fit(
 
 
 @torch.inference_mode()
-def score(model: nn.Module, batches: Batches) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over a split, in eval mode."""
+def score(model: nn.Module, batches: Batches, loss: Loss, curves: Curves) -> dict[str, float]:
+    """Means over a split, in eval mode: `loss`, and the curves by name."""
     model.eval()
-    loss = torch.zeros((), device=batches.device)
-    correct = torch.zeros((), dtype=torch.int64, device=batches.device)
-    for images, labels in batches.in_order():
+    totals: dict[str, Tensor] = {}
+    for batch in batches.in_order():
         with torch.autocast(batches.device.type, torch.bfloat16, enabled=batches.device.type == "cuda"):
-            logits = model(images)
-        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-        correct += (logits.argmax(dim=-1) == labels).sum()
-    return loss.item() / batches.count, correct.item() / batches.count
+            outputs = model(batch.inputs)
+        outputs = outputs.float()
+        add_to(totals, {"loss": loss(outputs, batch), **curves(outputs, batch)})
+    return {name: total.item() / batches.count for name, total in totals.items()}

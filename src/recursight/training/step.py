@@ -5,54 +5,53 @@ them (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from recursight.tasks import Batch
 
 WARM_UP = 3
 """Batches before the capture: they make the optimizer's state and choose the libraries' algorithms."""
 
 Work = Callable[[], None]
+Loss = Callable[[Tensor, Batch], Tensor]
+Curves = Callable[[Tensor, Batch], Mapping[str, Tensor]]
 
 _log = logging.getLogger("recursight.training")
 
 
 class Step:
-    """Forward, loss, backward, clipping, update. What it finds stays on the device, so that nothing waits for it.
+    """Forward pass, loss, backward pass, clipping, update. Results stay on the device, so that nothing waits for it.
 
     Args:
-        model: (B, H, W, C) images to logits, in training mode when a step is taken.
+        model: inputs to outputs, in training mode when a step is taken.
         optimizer: over the model's parameters.
+        loss: from outputs and batch, one value an example.
+        curves: from outputs and batch, further values an example, by name.
         clip_norm: largest norm of the gradient (Pascanu et al., 2013, arXiv:1211.5063); 0 for none.
-        label_smoothing: weight spread over all classes.
 
     Attributes:
-        loss: of the latest step.
+        loss: mean over the latest batch.
         norm: of its gradient, before clipping.
-        correct: predictions so far; whoever reads it sets it to zero.
+        totals: sums of the curves' values so far, by name; the reader sets them to zero.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, clip_norm: float, label_smoothing: float
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, loss: Loss, curves: Curves, clip_norm: float
     ) -> None:
         self.model, self.optimizer = model, optimizer
         self.device = next(model.parameters()).device
         self.loss, self.norm = torch.zeros(2, device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._limit, self._label_smoothing = clip_norm or float("inf"), label_smoothing
+        self.totals: dict[str, Tensor] = {}
+        self._loss, self._curves, self._limit = loss, curves, clip_norm or float("inf")
 
-    def __call__(self, images: Tensor, labels: Tensor, learning_rate: float) -> None:
-        """Takes a step, or has the device take it.
-
-        Args:
-            images: (B, H, W, C).
-            labels: (B).
-            learning_rate: of this step.
-        """
+    def __call__(self, batch: Batch, learning_rate: float) -> None:
+        """Runs one optimizer step."""
         self._set(learning_rate)
-        self._take(images, labels)
+        self._take(batch)
 
     def _set(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -61,20 +60,31 @@ class Step:
             else:
                 group["lr"] = learning_rate
 
-    def _take(self, images: Tensor, labels: Tensor) -> None:
+    def _take(self, batch: Batch) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
+            outputs = self.model(batch.inputs)
+            loss = self._loss(outputs, batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.norm.copy_(nn.utils.clip_grad_norm_(self.model.parameters(), self._limit))
         self.optimizer.step()
         self.loss.copy_(loss.detach())
-        self.correct += (logits.argmax(dim=-1) == labels).sum()
+        with torch.no_grad():
+            add_to(self.totals, self._curves(outputs, batch))
+
+
+def add_to(totals: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Adds the sums of a batch's values, without waiting for the device."""
+    for name, value in values.items():
+        total = value.sum()
+        if name in totals:
+            totals[name] += total
+        else:
+            totals[name] = total
 
 
 def capture(work: Work) -> Work:
-    """Records what the work launches, without doing it; the result launches all of it again.
+    """Records what the work launches, without running it; the result launches all of it again.
 
     Raises:
         RuntimeError: if it does what cannot be recorded.
@@ -89,11 +99,11 @@ def capture(work: Work) -> Work:
 class ReplayedStep(Step):
     """A step that is recorded after a few batches, and from then on replayed on every batch of that shape.
 
-    Another shape, such as an epoch's last batch has, is computed as it comes; so is everything, if the model does what
+    Other shapes, such as that of an epoch's last batch, are computed eagerly; so is everything, if the model does what
     cannot be recorded, such as to wait for a value.
 
     Args:
-        record: takes the work of a step on fixed tensors, and gives what does that work again.
+        record: takes the work of a step on fixed tensors, and returns what does that work again.
         further: as of `Step`.
     """
 
@@ -103,41 +113,56 @@ class ReplayedStep(Step):
         optimizer: torch.optim.Optimizer,
         *,
         record: Callable[[Work], Work] = capture,
-        **further: float,
+        loss: Loss,
+        curves: Curves,
+        clip_norm: float,
     ) -> None:
-        super().__init__(model, optimizer, **further)
+        super().__init__(model, optimizer, loss=loss, curves=curves, clip_norm=clip_norm)
         self._record = record
         self._replay: Work | None = None
         self._batches = 0
-        self._images = self._labels = torch.empty(0)
+        self._fixed: Batch | None = None
 
-    def __call__(self, images: Tensor, labels: Tensor, learning_rate: float) -> None:
+    def __call__(self, batch: Batch, learning_rate: float) -> None:
         self._set(learning_rate)
-        if not self._batches:
-            self._images, self._labels = torch.empty_like(images), torch.empty_like(labels)
-        if images.shape != self._images.shape or images.dtype != self._images.dtype:
-            self._take(images, labels)
+        if self._fixed is None:
+            self._fixed = replace(batch, **{name: torch.empty_like(value) for name, value in tensors(batch).items()})
+        if not _alike(batch, self._fixed):
+            self._take(batch)
             return
         self._batches += 1
         if self._batches == WARM_UP + 1:
-            self._replay = self._recorded()
+            self._replay = self._recorded(self._fixed)
         if self._replay is None:
-            self._take(images, labels)
+            self._take(batch)
             return
-        self._images.copy_(images)
-        self._labels.copy_(labels)
+        for name, value in tensors(self._fixed).items():
+            value.copy_(getattr(batch, name))
         self._replay()
 
-    def _recorded(self) -> Work | None:
+    def _recorded(self, fixed: Batch) -> Work | None:
         try:
-            return self._record(lambda: self._take(self._images, self._labels))
+            return self._record(lambda: self._take(fixed))
         except RuntimeError as error:
             _log.warning("training goes on without a CUDA graph: %s", " ".join(str(error).split())[:200])
             return None
 
 
-def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, *, clip_norm: float, label_smoothing: float) -> Step:
+def tensors(batch: Batch) -> dict[str, Tensor]:
+    """What a batch holds, by name; without the lengths of stills."""
+    return {name: value for name, value in vars(batch).items() if value is not None}
+
+
+def _alike(one: Batch, other: Batch) -> bool:
+    """Whether all tensors have the same shape and type."""
+    kinds = [{name: (value.shape, value.dtype) for name, value in tensors(batch).items()} for batch in (one, other)]
+    return kinds[0] == kinds[1]
+
+
+def make_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, *, loss: Loss, curves: Curves, clip_norm: float
+) -> Step:
     """The fastest kind for the model's device and the optimizer, whose rate must be on the device to be replayed."""
     on_device = all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
     replayed = on_device and next(model.parameters()).device.type == "cuda"
-    return (ReplayedStep if replayed else Step)(model, optimizer, clip_norm=clip_norm, label_smoothing=label_smoothing)
+    return (ReplayedStep if replayed else Step)(model, optimizer, loss=loss, curves=curves, clip_norm=clip_norm)
