@@ -29,7 +29,7 @@ def npy(array: np.ndarray, **options: bool) -> bytes:
 
 def expected(layout: Layout, images: np.ndarray) -> list[str]:
     model = load_champion(layout)
-    return [model.classes[index] for index in model.scores(images).argmax(axis=1)]
+    return [model.vocabulary[index] for index in model.answers(images).argmax(axis=1)]
 
 
 def labels(content: dict) -> list[str]:
@@ -76,7 +76,7 @@ def test_photographs_are_decoded_as_prepare_does(server, images, two_versions):
             sent = file.getvalue()
         from recursight.serving import decode_for
 
-        (wanted,) = model.scores(decode_for(model, sent)[None])
+        (wanted,) = model.answers(decode_for(model, sent)[None])
         status, content, _ = server.ask(body=sent, kind=f"image/{form_of_it.lower()}")
         assert status == 200, content
         assert list(content["predictions"][0]["probabilities"].values()) == pytest.approx(wanted, abs=1e-5)

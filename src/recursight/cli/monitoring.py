@@ -1,4 +1,4 @@
-"""Commands: drift between the champion's inputs and its test images."""
+"""The command that checks for drift."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +19,9 @@ def add_to(app: typer.Typer) -> None:
 def monitor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Check for drift: compare the champion's logged predictions with its test split.
 
-    Writes a report, records the figures in MLflow, and sends the alarm that starts a deployed retraining. The exit
-    status is 0 without drift, or if there are too few predictions to compare, and 3 with drift.
+    Writes a report, logs the results to MLflow, and sends the event that can
+    start a retraining. The exit status is 3 with drift, and 0 without drift or
+    with too few predictions.
 
     Example: [bold]recursight monitor[/]
     """
@@ -35,9 +36,9 @@ def monitor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
             _print(found.verdict)
         typer.secho(found.sentence, fg="red" if found.drifted else None)
         if found.alarm == "repeated":
-            typer.echo("the alarm was sent before, and is not repeated yet (monitor.repeat_hours)")
+            typer.echo("the alarm was already sent and is not repeated yet (monitor.repeat_hours)")
         elif found.alarm != "none":
-            typer.echo("the alarm was sent" if found.alarm == "sent" else "no Prefect server took the alarm")
+            typer.echo("the alarm was sent" if found.alarm == "sent" else "no Prefect server received the alarm")
         if found.report:
             typer.echo(f"report: {found.report}")
     if found.drifted:

@@ -1,4 +1,4 @@
-"""Commands: predictions by the champion."""
+"""Commands for predictions by the champion."""
 
 import json
 import sys
@@ -20,18 +20,18 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Images, or one folder of them.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(help="Image files, or one folder.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="Score the folder into this parquet file.", show_default=False)
+        Path | None, typer.Option(help="Write the predictions for a folder to this parquet file.", show_default=False)
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and list them.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and skip unreadable images.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the champion's answers for image files, or score a whole folder.
+    """Predict images, or a whole folder of them, with the champion.
 
-    Images of another size or colour are fitted as `prepare` fits them. With --json, one line per image holds the whole
-    answer. A folder is scored with everything below it, whatever its size; to resume a stopped run, repeat the
-    command.
+    Images of another size or colour mode are converted as `prepare` converts
+    them. With --json, each image is a line with its whole answer. A folder includes its sub-folders. To resume a killed run, repeat
+    the command.
 
     Example: [bold]recursight predict scan-1.png scan-2.png[/]
     Example: [bold]recursight predict pictures --out predictions.parquet[/]
@@ -44,7 +44,7 @@ def predict(
         _predict_files(layout, files, as_json)
         return
     if len(files) != 1 or not files[0].is_dir():
-        raise InputError("--out wants one folder: recursight predict FOLDER --out predictions.parquet")
+        raise InputError("--out needs one folder: recursight predict FOLDER --out predictions.parquet")
     _score_folder(layout, files[0], out, skip_bad, as_json)
 
 
@@ -77,10 +77,10 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
     model = load_champion(layout)
 
     def name_bad(sentence: str) -> None:
-        typer.secho(f"left out: {sentence}", err=True, fg="yellow")
+        typer.secho(f"skipped: {sentence}", err=True, fg="yellow")
 
     count = count_images(folder)
-    # Of a large folder a random part: monitoring looks at the newest rows, and folders are often sorted.
+    # A random sample of a large folder: monitoring reads the newest rows, and folders are often sorted.
     share = min(1.0, settings.log_folder_rows / max(count, 1))
     with (
         PredictionLog(layout.predictions, rows=settings.log_rows, images=settings.log_images) as log,
@@ -99,7 +99,7 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
         return
     typer.echo(f"{out}: {scored.rows:,} images by {model.name} version {model.version}", nl=False)
     earlier = f", {scored.resumed:,} of them by an earlier run" * bool(scored.resumed)
-    typer.echo(earlier + f"; {scored.skipped:,} left out" * bool(scored.skipped))
+    typer.echo(earlier + f"; {scored.skipped:,} skipped" * bool(scored.skipped))
 
 
 def serve(
@@ -107,12 +107,12 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="Another host name that clients may use; may be repeated.", show_default=False),
+        typer.Option(help="Accept this host name too; may be repeated.", show_default=False),
     ] = None,
 ) -> None:
-    """Serve the champion over HTTP; a new champion takes over automatically.
+    """Serve the champion over HTTP; switches to a new champion automatically.
 
-    Limits and the log of predictions are set in params.yaml, section `serve`.
+    The section `serve` of params.yaml sets the limits and the prediction log.
 
     Example: [bold]recursight serve --port 8080[/]
     """
@@ -124,7 +124,7 @@ def serve(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
 
     def announce(url: str, model: Any) -> None:
-        typer.echo(f"{model.name} version {model.version} answers at {url}/predict   (Ctrl-C ends it)")
+        typer.echo(f"{model.name} version {model.version} is served at {url}/predict   (stop with Ctrl-C)")
         sys.stdout.flush()
 
     serve(Layout.find(), host=host, port=port, allowed_hosts=allow_host or (), started=announce)

@@ -47,8 +47,8 @@ def _data(layout: Layout, card: dict[str, Any]) -> str:
     if raw:
         lines.append(f"- DVC's MD5 of the raw data: `{raw}`.")
         splits = read_json(layout.store / "store.json").get("splits", {})
-        counts = ", ".join(f"{split} {part['count']:,}" for split, part in splits.items())
-        lines.append(f"- Images per split: {counts}.")
+        counts = ", ".join(f"{split} {count:,}" for split, count in splits.items())
+        lines.append(f"- Examples per split: {counts}.")
     return "\n".join(lines)
 
 
@@ -84,8 +84,8 @@ def _metrics(params: Params, measured: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             table(["", *splits], rows),
-            "Validation chose this model; the test split had no influence on the choice. As exported, it answers one image "
-            f"in {measured['latency_ms']:.2f} ms ({latency_conditions(measured)}); the network itself answers "
+            "Validation chose this model; the test split had no influence on the choice. As exported, it answers one "
+            f"image in {measured['latency_ms']:.2f} ms ({latency_conditions(measured)}); the network itself answers "
             f"{measured['throughput']:,.0f} images/s in batches on {measured['device']}.",
         ]
     )
@@ -100,7 +100,7 @@ def latency_conditions(measured: dict[str, Any]) -> str:
 def _limits(card: dict[str, Any]) -> list[str]:
     height, width, channels = card["input_shape"]
     return [
-        f"It takes images of {height}×{width} pixels with {channels} channel{'s' * (channels > 1)}, and gives an answer "
+        f"It takes images of {height}×{width} pixels with {channels} channel{'s' * (channels > 1)}, and answers "
         "whatever the image shows.",
         "The figures hold for images like those of the test split; other cameras, fonts or framings were not tested.",
     ]

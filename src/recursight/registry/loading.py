@@ -18,7 +18,7 @@ from recursight.evaluation.predict import latency_milliseconds
 from recursight.layout import Layout
 from recursight.models.kernels.memory import keep_freed_memory
 from recursight.params import Prepare
-from recursight.registry.program import Program
+from recursight.registry.program import LoadedProgram
 from recursight.tasks import Task, task_of
 from recursight.tracking.connection import fluent
 from recursight.tracking.results import prepared_with
@@ -51,7 +51,7 @@ class LoadedVersion:
     vocabulary: tuple[str, ...]
     input_shape: tuple[int, int, int]
     resize: Resize
-    program: Program
+    program: LoadedProgram
 
     def answers(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Float64 answers (N, ...) for raw uint8 images (N, H, W, C), or for some rows of them.

@@ -18,7 +18,7 @@ from recursight.tracking.sending import log
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
-    from mlflow.types import ColSpec
+    from mlflow.types import ColSpec, TensorSpec
 
 REFERENCE = "reference.parquet"
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "torch")  # all that serving imports
@@ -73,7 +73,7 @@ def save_model(
 
     from recursight.models.bundle import load_bundle
     from recursight.registry.export import EXAMPLES, export
-    from recursight.registry.program import Program
+    from recursight.registry.program import LoadedProgram
 
     network, card = load_bundle(result.bundle)
     task = task_of(card.task)
@@ -97,7 +97,7 @@ def save_model(
         files["reference"] = REFERENCE
         reference.to_parquet(folder / REFERENCE, index=False)
     example = np.zeros((EXAMPLES, *card.input_shape), dtype=np.uint8)
-    answer, *_ = task.present(Program(folder / "network.pt2")(example), card.vocabulary)
+    answer, *_ = task.present(LoadedProgram(folder / "network.pt2")(example), card.vocabulary)
     images = TensorSpec(example.dtype, (-1, *card.input_shape))
     mlflow.pyfunc.save_model(
         path=folder / "model",
@@ -110,7 +110,7 @@ def save_model(
     )
 
 
-def _columns(answer: dict[str, Any]) -> "list[ColSpec]":
+def _columns(answer: dict[str, Any]) -> "list[ColSpec | TensorSpec]":
     """MLflow's types of an answer; dictionaries are maps, whose keys differ from answer to answer."""
     from mlflow.types import ColSpec, DataType
     from mlflow.types.schema import Array, Map

@@ -10,7 +10,7 @@ import torch
 BATCH = 1024  # images at once, so that a large request needs no more memory than a middling one
 
 
-class Program:
+class LoadedProgram:
     """A torch.export program in memory: raw images to answers.
 
     Args:
