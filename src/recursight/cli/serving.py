@@ -30,8 +30,8 @@ def predict(
     """Predict images, or a whole folder of them, with the champion.
 
     Images of another size or colour mode are converted as `prepare` converts
-    them. With --json, each image is a line with its whole answer. A folder includes its sub-folders. To resume a killed run, repeat
-    the command.
+    them. With --json, each image is a line with its whole answer. A folder
+    includes its sub-folders. To resume a killed run, repeat the command.
 
     Example: [bold]recursight predict scan-1.png scan-2.png[/]
     Example: [bold]recursight predict pictures --out predictions.parquet[/]
