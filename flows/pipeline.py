@@ -8,6 +8,7 @@ import base64
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -29,6 +30,7 @@ from recursight.stages.reproduce import StageFailed, StageRefused, changed, end_
 
 DAY_SECONDS = 24 * 60 * 60.0
 MOST_STAGES_AT_ONCE = 64
+PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -203,18 +205,24 @@ def _run_all(stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_sec
 
 
 def _show(layout: Layout) -> None:
-    """Prefect artifacts: the table, the winner's confusion matrix, and where the report is."""
+    """Prefect artifacts: the table, the winner's pictures, and where the report is."""
     comparison = read_json(layout.comparison / "comparison.json")
     create_table_artifact(key="comparison", table=comparison["ranking"], description="Candidates, best first")
     winner, seed = comparison["winner"], comparison["winner_seed"]
-    picture = base64.b64encode((layout.evaluation_of(winner, seed) / "confusion.png").read_bytes()).decode()
+    folder = layout.evaluation_of(winner, seed)
+    images = [_embedded(path) for kind in PICTURES for path in sorted(folder.glob(f"*{kind}"))]
     report = (layout.comparison / "report.html").as_uri()
-    image = f"![Confusion matrix of {winner}](data:image/png;base64,{picture})"
     create_markdown_artifact(
         key="winner",
-        markdown=f"# {winner}\n\n{image}\n\n[Report]({report})",
-        description="The winner's confusion matrix on the test split",
+        markdown="\n\n".join([f"# {winner}", *images, f"[Report]({report})"]),
+        description="The winner's answers on the test split",
     )
+
+
+def _embedded(path: Path) -> str:
+    """A picture within Markdown."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f"![{path.stem}](data:{PICTURES[path.suffix]};base64,{content})"
 
 
 if __name__ == "__main__":

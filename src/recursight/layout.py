@@ -71,8 +71,8 @@ class Layout:
     def metrics(self, name: str) -> Path:
         return self.artifacts / "metrics" / f"{name}.json"
 
-    def confusion_plot(self, name: str) -> Path:
-        return self.artifacts / "plots" / name / "confusion.csv"
+    def answers_plot(self, name: str) -> Path:
+        return self.artifacts / "plots" / name / "answers.csv"
 
     @property
     def comparison(self) -> Path:

@@ -101,9 +101,8 @@ def _summarise(layout: "Layout", outcome: "Outcome") -> None:
     from recursight.evaluation.table import print_ranking
     from recursight.files import read_json
 
-    comparison = read_json(layout.comparison / "comparison.json")
     print()
-    print_ranking(comparison["ranking"], comparison["confidence"])
+    print_ranking(read_json(layout.comparison / "comparison.json"))
     print()
     registered = outcome.registered
     created = registered is not None and registered["created"]
@@ -115,7 +114,7 @@ def _summarise(layout: "Layout", outcome: "Outcome") -> None:
         (f"open {(layout.comparison / 'report.html').relative_to(layout.root)}", "the report, in a browser"),
         ("recursight track ui", "curves and comparison in MLflow"),
         ("dvc metrics show", "figures of every candidate"),
-        ("dvc plots show", "confusion matrices and learning curves"),
+        ("dvc plots show", "answers and learning curves"),
         ("recursight predict FILE...", "what the champion sees in your images"),
     ):
         print(f"  {command:<44}{what}")

@@ -75,7 +75,8 @@ def compare() -> None:
 def _remove_leftovers(layout: "Layout") -> None:
     """Removes results of candidates that are no longer in params.yaml; DVC's cache still has them.
 
-    The stage `compare` depends on the folders that hold all candidates, so a leftover would count as a change elsewhere.
+    The stage `compare` depends on the folders that hold all candidates, so a leftover
+    would count as a change elsewhere.
     """
     import shutil
 

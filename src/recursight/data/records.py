@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+EVALUATED = (VALIDATION, TEST)
 LEFT_OUT = "left-out"
 
 SPLIT_NAMES = {

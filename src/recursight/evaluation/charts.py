@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from recursight.tasks.drawing import svg as svg
+
 WIDTH, HEIGHT = 420, 270
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 48, 10, 10, 38
 COLOURS = 10  # of the style sheet; more candidates than that start over
@@ -72,7 +74,7 @@ class Line:
         colour: the candidate's number.
         xs: ascending.
         ys: as many.
-        title: what a pointer over it tells.
+        title: shown under the pointer.
         style: further CSS classes.
     """
 
@@ -163,21 +165,25 @@ def _curve(line: Line, x: Axis, y: Axis) -> str:
     )
 
 
-def scatter(points: Sequence[Point], *, x: Axis, y: Axis, x_title: str, y_title: str, label: str) -> str:
+def scatter(
+    points: Sequence[Point], *, x: Axis, y: Axis, x_title: str, y_title: str, label: str, y_format: Format
+) -> str:
     """Marks with vertical intervals and the candidates' names beside them; arguments as of `line_chart`."""
     marks, taken = [], [(x.place(point.x) - 5, y.place(point.y) - 5, 10.0, 10.0) for point in points]
     for point in points:
         across, up = x.place(point.x), y.place(point.y)
         text, box = _label(point.name, across, up, taken)
         taken.append(box)
-        tip = f"{point.name}: {percent(point.y)}, {x_title} {short(point.x)}"
+        tip = f"{point.name}: {y_format(point.y)}, {x_title} {short(point.x)}"
         marks.append(
             f'<g class="mark c{point.colour % COLOURS}" data-candidate="{escape(point.name)}">'
             f"<title>{escape(tip)}</title>"
             f'<path d="M{across:.1f} {y.place(point.low):.1f}V{y.place(point.high):.1f}"/>'
             f'<circle cx="{across:.1f}" cy="{up:.1f}" r="4.5"/>{text}</g>'
         )
-    return svg((WIDTH, HEIGHT), label, _frame(x, y, x_title, y_title, short, percent, (WIDTH, HEIGHT)) + "".join(marks))
+    return svg(
+        (WIDTH, HEIGHT), label, _frame(x, y, x_title, y_title, short, y_format, (WIDTH, HEIGHT)) + "".join(marks)
+    )
 
 
 Box = tuple[float, float, float, float]  # left, top, width, height
@@ -253,7 +259,7 @@ def interval_bar(value: float, low: float, high: float, *, axis: Axis, mark: flo
         axis: the same for all rows.
         mark: value of the common line.
         colour: the candidate's number.
-        label: what it says in words.
+        label: the same in words.
     """
     middle, height = 9, 18
     at = axis.place
@@ -263,7 +269,3 @@ def interval_bar(value: float, low: float, high: float, *, axis: Axis, mark: flo
         f'<circle cx="{at(value):.1f}" cy="{middle}" r="3.6"/></g>'
     )
     return svg((int(axis.start + axis.end), height), label, body)
-
-
-def svg(size: tuple[int, int], label: str, body: str) -> str:
-    return f'<svg viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{escape(label)}">{body}</svg>'

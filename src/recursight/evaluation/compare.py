@@ -1,27 +1,26 @@
 """Candidates side by side: ranked on the validation split, reported on the test split.
 
-Choosing the best of many on the very images that its score is then reported on makes that score too high. So the
-validation split chooses, and the test split, which had no say, tells how good the choice is.
+Choosing the best of many on the very examples that its score is then reported on makes that score too high. So the
+validation split chooses, and the test split, which had no say, shows how good the choice is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recursight.evaluation.significance import (
-    Resampled,
-    bootstrap,
-    holm,
-    interval,
-    mcnemar_over_seeds,
-    wilson_interval,
-)
+from recursight.data.records import EVALUATED
+from recursight.evaluation.improvement import bootstrap_better
+from recursight.evaluation.significance import bootstrap, holm, interval, mcnemar, metric_interval
+from recursight.tasks import Metric
 
-HIGHER_IS_BETTER = {"accuracy": True, "macro_f1": True, "log_loss": False}
-SPLITS = ("validation", "test")
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+COSTS = ("parameters", "train_seconds", "images_per_second", "latency_ms", "throughput")
+SHOWN = 3  # metrics that tables show: the one that ranks, and the first others of the task
 
 
 @dataclass(frozen=True)
@@ -32,23 +31,25 @@ class Entrant:
         name: in params.yaml.
         seeds: it was trained once for each.
         metrics: the content of metrics.json, per seed.
-        predicted: per split, labels, S × N.
+        rows: per split and seed, of `Task.score`.
     """
 
     name: str
     seeds: list[int]
     metrics: list[dict[str, Any]]
-    predicted: dict[str, np.ndarray]
+    rows: "Mapping[str, Sequence[DataFrame]]"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome.
+    """The outcome; the content of comparison.json.
 
     Attributes:
         winner: name of the candidate that is best on validation.
         winner_seed: the best of its trainings on validation.
         metric: what ranked them.
+        metrics: what tables show, the ranking one first: name, title, share and higher_is_better of each.
+        exact: whether differences were tested exactly, by McNemar's test, or else by paired bootstrap.
         confidence: of every interval.
         ranking: one row per candidate, best first; see `compare`.
     """
@@ -56,70 +57,87 @@ class Comparison:
     winner: str
     winner_seed: int
     metric: str
+    metrics: list[dict[str, Any]]
+    exact: bool
     confidence: float
     ranking: list[dict[str, Any]]
 
 
 def compare(
     entrants: Sequence[Entrant],
-    actual: dict[str, np.ndarray],
+    metrics: Mapping[str, Metric],
     *,
-    classes: int,
-    metric: str,
+    metric: Metric,
     samples: int,
     confidence: float,
     seed: int,
 ) -> Comparison:
     """Ranks candidates and says how sure the ranking is.
 
-    Candidates equal in the metric are ranked by log loss on validation, then by fewer parameters, then by name.
+    Candidates equal in the metric are ranked by the task's other metrics on validation in their order, then by fewer
+    parameters, then by name.
 
     Args:
         entrants: the candidates.
-        actual: per split, labels, N, in the order of the entrants' predictions.
-        classes: how many there are.
-        metric: accuracy, macro_f1 or log_loss; the mean over seeds on validation counts.
+        metrics: of the task.
+        metric: one of them; its mean over seeds on validation ranks.
         samples: resamples behind each interval.
         confidence: of the intervals; one minus it is the level of the tests.
         seed: of the resampling.
 
     Returns:
-        Rows with the keys rank, candidate, verdict, seeds, validation_accuracy, validation_low, validation_high,
-        validation_macro_f1, validation_log_loss, test_accuracy, test_low, test_high, test_deviation (standard, over
-        seeds; None for one), macro_f1, macro_f1_low, macro_f1_high, log_loss, difference (in test accuracy, from the
-        winner), difference_low, difference_high, p_value (McNemar), p_holm, parameters, train_seconds,
-        images_per_second (in training), latency_ms, throughput.
+        Rows with the keys rank, candidate, verdict, seeds; validation_NAME and test_NAME for each metric, with _low and
+        _high where it is the ranking one, or on test; test_deviation (standard, of the ranking metric over seeds; None
+        for one); difference (in the ranking metric on test, from the winner), difference_low, difference_high, p_value,
+        p_holm; parameters, train_seconds, images_per_second (in training), latency_ms, throughput.
         The verdict is `winner`, `tied` (with the winner: what differs can be chance), `worse`, or `better on test`.
         What has no meaning for the winner is None.
     """
-    ordered = sorted(entrants, key=lambda entrant: _merit(entrant, metric))
+    order = {metric.name: metric} | dict(metrics)
+    ordered = sorted(entrants, key=lambda entrant: _merit(entrant, list(order.values())))
     winner = ordered[0]
+    intervals_of = {"validation": [metric], "test": list(order.values())}
     resampled = {
-        split: bootstrap(
-            actual[split],
-            [entrant.predicted[split] for entrant in ordered],
-            classes=classes,
-            samples=samples,
-            seed=seed,
-        )
-        for split in SPLITS
+        split: bootstrap([entrant.rows[split] for entrant in ordered], intervals_of[split], samples=samples, seed=seed)
+        for split in EVALUATED
     }
-    right = [entrant.predicted["test"] == actual["test"] for entrant in ordered]
-    p_values = [mcnemar_over_seeds(right[0], other) for other in right[1:]]
+    p_values = _p_values(ordered, metric, resampled["test"][metric.name])
     tests = [(None, None), *zip(p_values, holm(p_values), strict=True)]
     ranking: list[dict[str, Any]] = []
     for index, entrant in enumerate(ordered):
-        row = {"rank": index + 1, "candidate": entrant.name, "verdict": "", "seeds": len(entrant.seeds)}
-        row |= _scores(entrant, resampled, index, len(actual["validation"]), len(actual["test"]), confidence)
-        row |= _difference(row, ranking[0] if ranking else row, resampled["test"].accuracy, index, confidence)
+        row: dict[str, Any] = {"rank": index + 1, "candidate": entrant.name, "verdict": "", "seeds": len(entrant.seeds)}
+        for split in EVALUATED:
+            count = len(entrant.rows[split][0])
+            for one in order.values():
+                row[f"{split}_{one.name}"] = value = _mean(entrant, one.name, split)
+                if one in intervals_of[split]:
+                    bounds = metric_interval(one, value, resampled[split][one.name][index], count, confidence)
+                    row[f"{split}_{one.name}_low"], row[f"{split}_{one.name}_high"] = bounds
+        of_seeds = [figures["test"][metric.name] for figures in entrant.metrics]
+        row["test_deviation"] = stdev(of_seeds) if len(of_seeds) > 1 else None
+        row |= _difference(metric, row, ranking, resampled["test"][metric.name], confidence)
         row["p_value"], row["p_holm"] = tests[index]
-        row["verdict"] = _verdict(row, 1 - confidence)
-        row |= {key: _mean(entrant, key) for key in _COSTS}
+        row["verdict"] = _verdict(row, metric, 1 - confidence)
+        row |= {key: _mean(entrant, key) for key in COSTS}
         ranking.append(row)
-    return Comparison(winner.name, _best_seed(winner, metric), metric, confidence, ranking)
+    shown = [
+        {"name": one.name, "title": one.title, "share": one.share, "higher_is_better": one.higher_is_better}
+        for one in list(order.values())[:SHOWN]
+    ]
+    best_seed = _best_seed(winner, list(order.values()))
+    return Comparison(winner.name, best_seed, metric.name, shown, bool(metric.right), confidence, ranking)
 
 
-_COSTS = ("parameters", "train_seconds", "images_per_second", "latency_ms", "throughput")
+def _p_values(ordered: Sequence[Entrant], metric: Metric, resampled: np.ndarray) -> list[float]:
+    """Of each candidate but the first, against the first, two-sided."""
+    if metric.right:
+        right = [np.stack([rows[metric.right].to_numpy() for rows in entrant.rows["test"]]) for entrant in ordered]
+        return [mcnemar(right[0], other) for other in right[1:]]
+    values = [_mean(entrant, metric.name, "test") for entrant in ordered]
+    return [
+        min(1.0, 2 * bootstrap_better(abs(value - values[0]), np.sign(value - values[0]) * (other - resampled[0])))
+        for value, other in zip(values[1:], resampled[1:], strict=True)
+    ]
 
 
 def _mean(entrant: Entrant, key: str, split: str | None = None) -> float:
@@ -128,75 +146,34 @@ def _mean(entrant: Entrant, key: str, split: str | None = None) -> float:
     return values[0] if len(set(values)) == 1 else fmean(values)
 
 
-def _merit(entrant: Entrant, metric: str) -> tuple[float, float, float, str]:
+def _merit(entrant: Entrant, order: Sequence[Metric]) -> tuple[Any, ...]:
     """Sorts the best first. Rounded, so that the order in which floats were summed does not decide."""
-    sign = -1 if HIGHER_IS_BETTER[metric] else 1
-    value, loss = (round(_mean(entrant, key, "validation"), 10) for key in (metric, "log_loss"))
-    return sign * value, loss, _mean(entrant, "parameters"), entrant.name
+    values = [metric.gain(0, round(_mean(entrant, metric.name, "validation"), 10)) for metric in order]
+    return *values, _mean(entrant, "parameters"), entrant.name
 
 
-def _best_seed(entrant: Entrant, metric: str) -> int:
+def _best_seed(entrant: Entrant, order: Sequence[Metric]) -> int:
     trainings = [
         Entrant(entrant.name, [seed], [figures], {})
         for seed, figures in zip(entrant.seeds, entrant.metrics, strict=True)
     ]
-    return min(trainings, key=lambda training: _merit(training, metric)).seeds[0]
-
-
-def _scores(
-    entrant: Entrant, resampled: dict[str, Resampled], index: int, validation: int, test: int, confidence: float
-) -> dict[str, Any]:
-    accuracy = {split: _mean(entrant, "accuracy", split) for split in SPLITS}
-    bounds = {
-        split: accuracy_interval(accuracy[split], resampled[split].accuracy[index], count, confidence)
-        for split, count in zip(SPLITS, (validation, test), strict=True)
-    }
-    f1_low, f1_high = interval(resampled["test"].macro_f1[index], confidence)
-    tests = [figures["test"]["accuracy"] for figures in entrant.metrics]
-    return {
-        "validation_accuracy": accuracy["validation"],
-        "validation_low": bounds["validation"][0],
-        "validation_high": bounds["validation"][1],
-        "validation_macro_f1": _mean(entrant, "macro_f1", "validation"),
-        "validation_log_loss": _mean(entrant, "log_loss", "validation"),
-        "test_accuracy": accuracy["test"],
-        "test_low": bounds["test"][0],
-        "test_high": bounds["test"][1],
-        "test_deviation": stdev(tests) if len(tests) > 1 else None,
-        "macro_f1": _mean(entrant, "macro_f1", "test"),
-        "macro_f1_low": f1_low,
-        "macro_f1_high": f1_high,
-        "log_loss": _mean(entrant, "log_loss", "test"),
-    }
-
-
-def accuracy_interval(accuracy: float, resampled: np.ndarray, count: int, confidence: float) -> tuple[float, float]:
-    """Percentile bootstrap, widened to Wilson's interval where that is wider.
-
-    Resampling cannot draw a mistake that was never made, so near 100 % the bootstrap alone promises too much: without
-    any mistake it would be a point.
-    """
-    low, high = interval(resampled, confidence)
-    wilson_low, wilson_high = wilson_interval(accuracy * count, count, confidence)
-    return min(low, wilson_low), max(high, wilson_high)
+    return min(trainings, key=lambda training: _merit(training, order)).seeds[0]
 
 
 def _difference(
-    row: dict[str, Any], winner: dict[str, Any], accuracy: np.ndarray, index: int, confidence: float
+    metric: Metric, row: dict[str, Any], ranking: list[dict[str, Any]], resampled: np.ndarray, confidence: float
 ) -> dict[str, float | None]:
-    if index == 0:
+    """From the winner, which is the ranking's first row; None for the winner itself."""
+    if not ranking:
         return {"difference": None, "difference_low": None, "difference_high": None}
-    low, high = interval(accuracy[index] - accuracy[0], confidence)
-    return {
-        "difference": row["test_accuracy"] - winner["test_accuracy"],
-        "difference_low": low,
-        "difference_high": high,
-    }
+    low, high = interval(resampled[len(ranking)] - resampled[0], confidence)
+    key = f"test_{metric.name}"
+    return {"difference": row[key] - ranking[0][key], "difference_low": low, "difference_high": high}
 
 
-def _verdict(row: dict[str, Any], level: float) -> str:
+def _verdict(row: dict[str, Any], metric: Metric, level: float) -> str:
     if row["p_holm"] is None:
         return "winner"
     if row["p_holm"] >= level:
         return "tied"
-    return "worse" if row["difference"] < 0 else "better on test"
+    return "worse" if metric.gain(row["difference"], 0) < 0 else "better on test"

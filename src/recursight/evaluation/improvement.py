@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recursight.evaluation.significance import _blocks
+from recursight.evaluation.significance import draws_of
 from recursight.tasks import Metric
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def gain_resamples(
     sign = 1 if metric.higher_is_better else -1
     parts = [
         sign * (metric.resampled(challenger, draws) - metric.resampled(champion, draws))
-        for draws in _blocks(np.random.default_rng(seed), len(champion), samples)
+        for draws in draws_of(np.random.default_rng(seed), len(champion), samples)
     ]
     return np.concatenate(parts)
 

@@ -1,4 +1,4 @@
-"""Running a trained network: probabilities of a whole split, and how fast it answers."""
+"""Running a trained network: its answers to a whole split, and how fast it answers."""
 
 import time
 from statistics import median
@@ -8,66 +8,78 @@ import torch
 from torch import Tensor, nn
 
 from recursight.errors import InputError
+from recursight.tasks import Task
 
 
-def probabilities(
-    model: nn.Module, images: np.ndarray, rows: np.ndarray, *, batch_size: int, device: torch.device
+class Program(nn.Module):
+    """A network with its task's answers: raw frames in, (B, ...) answers out. It is what the registry exports."""
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.network = network
+        self.answers = task.answers
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.answers(self.network(inputs).float())
+
+
+def answers(
+    program: nn.Module, frames: np.ndarray, rows: np.ndarray, *, batch_size: int, device: torch.device
 ) -> np.ndarray:
-    """Probabilities of every class, float32, len(rows) × K.
+    """Answers to some images, float32, len(rows) × ...
 
     Args:
-        model: in eval mode, on `device`; (B, H, W, C) uint8 to (B, K) logits.
-        images: uint8, N H W C; may be memory-mapped: one batch at a time is read.
-        rows: which images, in the order of the answer.
+        program: in eval mode, on `device`; (B, H, W, C) uint8 to (B, ...).
+        frames: uint8, F H W C; may be memory-mapped: one batch at a time is read.
+        rows: which of them, in the order of the answers.
         batch_size: images in one step.
         device: where to compute.
 
     Raises:
-        InputError: if the network answers with something that is no number.
+        InputError: if an answer is no number.
     """
     parts = []
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
-            batch = _on(device, images[rows[start : start + batch_size]])
-            parts.append(model(batch).float().softmax(dim=1).cpu())
-    answer = torch.cat(parts).numpy()
+            parts.append(program(_on(device, frames[rows[start : start + batch_size]])).cpu())
+    answer: np.ndarray = torch.cat(parts).numpy()
     if not np.isfinite(answer).all():
         raise InputError("The network answers with NaN or infinity; train it again with a lower learning rate.")
     return answer
 
 
-def latency_milliseconds(model: nn.Module, image: np.ndarray, *, device: torch.device, seconds: float = 0.2) -> float:
+def latency_milliseconds(program: nn.Module, image: np.ndarray, *, device: torch.device, seconds: float = 0.2) -> float:
     """Median time from one image in memory to its answer in memory, after warm-up.
 
     Args:
-        model: as above.
+        program: as above.
         image: uint8, H W C.
         device: where to compute; moving the image there and the answer back counts.
         seconds: roughly how long to measure; at least five answers are timed.
     """
-    return 1000 * _median_seconds(model, image[np.newaxis], device, seconds)
+    return 1000 * _median_seconds(program, image[np.newaxis], device, seconds)
 
 
-def images_per_second(model: nn.Module, images: np.ndarray, *, device: torch.device, seconds: float = 0.2) -> float:
+def images_per_second(program: nn.Module, images: np.ndarray, *, device: torch.device, seconds: float = 0.2) -> float:
     """Images answered per second when they come in one batch, measured like latency.
 
     Args:
-        model: as above.
+        program: as above.
         images: the batch, uint8, B H W C.
         device: where to compute.
         seconds: roughly how long to measure.
     """
-    return len(images) / _median_seconds(model, images, device, seconds)
+    return len(images) / _median_seconds(program, images, device, seconds)
 
 
-def _median_seconds(model: nn.Module, images: np.ndarray, device: torch.device, seconds: float) -> float:
+def _median_seconds(program: nn.Module, images: np.ndarray, device: torch.device, seconds: float) -> float:
     times: list[float] = []
     with torch.inference_mode():
         for _ in range(2):
-            model(_on(device, images)).cpu()
+            program(_on(device, images)).cpu()
         while len(times) < 5 or (sum(times) < seconds and len(times) < 200):
             start = time.perf_counter()
-            model(_on(device, images)).cpu()  # the copy back waits for the device
+            program(_on(device, images)).cpu()  # the copy back waits for the device
             times.append(time.perf_counter() - start)
     return median(times)
 

@@ -1,9 +1,7 @@
 """The comparison as one HTML page: no request leaves it, so it opens anywhere; equal input gives equal bytes."""
 
-import base64
-import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -14,21 +12,11 @@ import pandas as pd
 from recursight.evaluation import charts
 from recursight.evaluation.charts import Axis, Line, Point
 from recursight.evaluation.compare import Comparison
-from recursight.evaluation.matrix import confusion_chart
-from recursight.evaluation.table import certainty, p_value
+from recursight.evaluation.table import difference, figure, p_value
+from recursight.tasks import Section
 
 SMALL = (250, 185)  # one of many gradient charts
 NEGLIGIBLE = 1e-8  # share of the largest gradient norm below which a curve is left out of view
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One image that the winner got wrong: uint8 H W C, the names, and how sure it was."""
-
-    image: np.ndarray
-    actual: str
-    predicted: str
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -40,11 +28,9 @@ class Evidence:
         architectures: per candidate, in words; its order gives each candidate its colour.
         histories: per candidate, history.csv of all seeds with a leading column `seed`.
         gradients: per candidate, gradient_norms.csv of one seed; without rows for a network without states.
-        confusions: per candidate, test counts K × K, summed over seeds.
-        classes: K names.
-        images: how many, per split.
-        mistakes: the winner's most confident ones.
-        mistaken: how many mistakes there are.
+        sections: the task's part.
+        vocabulary: how many classes or words there are; 0 for none.
+        examples: how many, per split.
         data_digest: of the store.
     """
 
@@ -52,12 +38,15 @@ class Evidence:
     architectures: dict[str, str]
     histories: dict[str, pd.DataFrame]
     gradients: dict[str, pd.DataFrame]
-    confusions: dict[str, np.ndarray]
-    classes: list[str]
-    images: dict[str, int]
-    mistakes: list[Mistake]
-    mistaken: int
+    sections: Sequence[Section]
+    vocabulary: int
+    examples: dict[str, int]
     data_digest: str
+
+    @property
+    def metric(self) -> dict[str, Any]:
+        """The one that ranks."""
+        return self.comparison.metrics[0]
 
 
 def render(evidence: Evidence) -> str:
@@ -65,64 +54,66 @@ def render(evidence: Evidence) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "p_value": p_value, "certainty": certainty}
+    environment.filters |= {"p_value": p_value}
     template = resources.files("recursight.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     comparison = evidence.comparison
     colours = {name: index for index, name in enumerate(evidence.architectures)}
     rows = comparison.ranking
-    winner = rows[0]
     others = rows[1:]
     context = {
         "comparison": comparison,
         "rows": rows,
-        "winner": winner,
+        "winner": rows[0],
         "better": [row["candidate"] for row in others if row["verdict"] == "better on test"],
         "tied": [row["candidate"] for row in others if row["verdict"] == "tied"],
         "worse": [row["candidate"] for row in others if row["verdict"] == "worse"],
         "level": f"{100 * comparison.confidence:g}",
         "alpha": f"{1 - comparison.confidence:g}",
-        "metric": comparison.metric.replace("_", " ").replace("f1", "F1"),
+        "metric": evidence.metric,
+        "others": comparison.metrics[1:],
+        "unit": " %" if evidence.metric["share"] else "",
+        "figure": lambda row, key, metric: figure(row[key], metric),
+        "difference": lambda row: difference(row, evidence.metric).replace("-", "−"),
         "colours": {name: index % charts.COLOURS for name, index in colours.items()},
         "architectures": evidence.architectures,
-        "intervals": _intervals(rows, colours),
+        "intervals": _intervals(evidence, colours),
         "loss": _loss(evidence, colours),
-        "accuracy": _accuracy(evidence, colours),
+        "curve": _metric_curves(evidence, colours),
         "costs": [
-            _cost(rows, colours, "parameters", "parameters"),
-            _cost(rows, colours, "latency_ms", "milliseconds for one image"),
+            _cost(evidence, colours, "parameters", "parameters"),
+            _cost(evidence, colours, "latency_ms", "milliseconds for one image"),
         ],
-        "confusions": {row["candidate"]: _confusion(evidence, row["candidate"]) for row in rows},
         "gradients": {row["candidate"]: _gradient(evidence, row["candidate"], colours) for row in rows},
-        "classes": _classes(evidence.confusions[comparison.winner], evidence.classes),
-        "pairs": _pairs(evidence.confusions[comparison.winner], evidence.classes),
-        "mistakes": [(_data_url(mistake.image), mistake) for mistake in evidence.mistakes],
-        "mistaken": evidence.mistaken,
-        "images": evidence.images,
-        "class_count": len(evidence.classes),
+        "sections": evidence.sections,
+        "examples": evidence.examples,
+        "vocabulary": evidence.vocabulary,
         "data_digest": evidence.data_digest,
     }
     return environment.from_string(template).render(context) + "\n"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
+def _bounds(row: Mapping[str, Any], metric: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Of a metric on test: value, low and high."""
+    key = f"test_{metric['name']}"
+    return row[key], row[f"{key}_low"], row[f"{key}_high"]
 
 
-def _intervals(rows: list[dict[str, Any]], colours: dict[str, int]) -> dict[str, str]:
+def _intervals(evidence: Evidence, colours: dict[str, int]) -> dict[str, str]:
     """A forest plot, one bar per row of the table."""
-    low, high = min(row["test_low"] for row in rows), max(row["test_high"] for row in rows)
-    axis = Axis(low, high, 6, 134)
+    rows, metric = evidence.comparison.ranking, evidence.metric
+    bounds = {row["candidate"]: _bounds(row, metric) for row in rows}
+    axis = Axis(min(low for _, low, _ in bounds.values()), max(high for *_, high in bounds.values()), 6, 134)
     return {
-        row["candidate"]: charts.interval_bar(
-            row["test_accuracy"],
-            row["test_low"],
-            row["test_high"],
+        name: charts.interval_bar(
+            value,
+            low,
+            high,
             axis=axis,
-            mark=rows[0]["test_accuracy"],
-            colour=colours[row["candidate"]],
-            label=f"{_percent(row['test_low'])} to {_percent(row['test_high'])} %",
+            mark=bounds[rows[0]["candidate"]][0],
+            colour=colours[name],
+            label=f"{figure(low, metric)} to {figure(high, metric)}{' %' * metric['share']}",
         )
-        for row in rows
+        for name, (value, low, high) in bounds.items()
     }
 
 
@@ -150,35 +141,39 @@ def _loss(evidence: Evidence, colours: dict[str, int]) -> str:
     return charts.line_chart(lines, x=x, y=y, x_title="epoch", y_title="validation loss", label=label)
 
 
-def _accuracy(evidence: Evidence, colours: dict[str, int]) -> str:
-    """From where the curves begin to differ: the first epochs would press the rest together."""
-    lines = _curves(evidence, colours, "validation_accuracy")
+def _metric_curves(evidence: Evidence, colours: dict[str, int]) -> str:
+    """From where the curves begin to differ: the first epochs would press the rest together. Empty if not recorded."""
+    metric = evidence.metric
+    column = f"validation_{metric['name']}"
+    if not all(column in history for history in evidence.histories.values()):
+        return ""
+    lines = _curves(evidence, colours, column)
     values = _finite(lines) or [0.0, 1.0]
-    low = float(np.quantile(values, 0.1))
-    high = max(values)
-    low, high = max(0.0, low - 0.1 * (high - low)), min(1.0, high + 0.03 * (high - low) + 1e-3)
+    low, high = float(np.quantile(values, 0.1)), max(values)
+    if not metric["higher_is_better"]:
+        low, high = min(values), float(np.quantile(values, 0.9))
+    low, high = low - 0.1 * (high - low), high + 0.03 * (high - low) + 1e-3
+    if metric["share"]:
+        low, high = max(0.0, low), min(1.0, high)
     x, y = charts.plot_axes(_epochs(lines), (low, high), x_whole=True)
-    label = "Validation accuracy over epochs, one line per training"
-    return charts.line_chart(
-        lines, x=x, y=y, x_title="epoch", y_title="validation accuracy", label=label, y_format=charts.percent
-    )
+    title = f"validation {metric['title']}"
+    label = f"{title.capitalize()} over epochs, one line per training"
+    return charts.line_chart(lines, x=x, y=y, x_title="epoch", y_title=title, label=label, y_format=_format(metric))
+
+
+def _format(metric: Mapping[str, Any]) -> charts.Format:
+    return charts.percent if metric["share"] else charts.short
 
 
 def _epochs(lines: Sequence[Line]) -> tuple[float, float]:
     return 1.0, max(2.0, *(float(line.xs[-1]) for line in lines))
 
 
-def _cost(rows: list[dict[str, Any]], colours: dict[str, int], column: str, title: str) -> str:
+def _cost(evidence: Evidence, colours: dict[str, int], column: str, title: str) -> str:
+    metric = evidence.metric
     points = [
-        Point(
-            row["candidate"],
-            colours[row["candidate"]],
-            max(row[column], 1e-9),
-            row["test_accuracy"],
-            row["test_low"],
-            row["test_high"],
-        )
-        for row in rows
+        Point(row["candidate"], colours[row["candidate"]], max(row[column], 1e-9), *_bounds(row, metric))
+        for row in evidence.comparison.ranking
     ]
     xs = [point.x for point in points]
     x, y = charts.plot_axes(
@@ -186,15 +181,9 @@ def _cost(rows: list[dict[str, Any]], colours: dict[str, int], column: str, titl
         (min(point.low for point in points), max(point.high for point in points)),
         x_logarithmic=True,
     )
-    label = f"Test accuracy against {title}, with intervals"
-    return charts.scatter(points, x=x, y=y, x_title=title, y_title="test accuracy", label=label)
-
-
-def _confusion(evidence: Evidence, name: str) -> str:
-    counts = evidence.confusions[name]
-    wrong = int(counts.sum() - np.trace(counts))
-    label = f"Confusion matrix of {name}: {wrong} of {int(counts.sum())} test images are misclassified"
-    return confusion_chart(counts, evidence.classes, label=label)
+    y_title = f"test {metric['title']}"
+    label = f"{y_title.capitalize()} against {title}, with intervals"
+    return charts.scatter(points, x=x, y=y, x_title=title, y_title=y_title, label=label, y_format=_format(metric))
 
 
 def _gradient(evidence: Evidence, name: str, colours: dict[str, int]) -> dict[str, Any] | None:
@@ -220,46 +209,3 @@ def _gradient(evidence: Evidence, name: str, colours: dict[str, int]) -> dict[st
     chart = charts.line_chart(lines, x=x, y=y, x_title="step", y_title="‖∂loss/∂state‖", label=label, size=SMALL)
     first, last = lines[0].ys[0], lines[0].ys[-1]
     return {"chart": chart, "reach": f"{first / last:.2g}" if last > 0 else None, "layer": norms["layer"].iloc[0]}
-
-
-def _classes(counts: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class, hardest first; None where they have no meaning."""
-    hits, present, claimed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-
-    def share(part: float, whole: float) -> float | None:
-        return part / whole if whole else None
-
-    rows = [
-        {
-            "class": name,
-            "precision": share(hits[index], claimed[index]),
-            "recall": share(hits[index], present[index]),
-            "f1": share(2 * hits[index], present[index] + claimed[index]),
-            "support": int(present[index]),
-        }
-        for index, name in enumerate(classes)
-    ]
-    key: Callable[[dict[str, Any]], float] = lambda row: 2.0 if row["f1"] is None else row["f1"]  # noqa: E731
-    return sorted(rows, key=key)
-
-
-def _pairs(counts: np.ndarray, classes: list[str]) -> list[tuple[str, str, int, float]]:
-    """Confusions that happened more than once, most frequent first: actual, predicted, count, share of the actual."""
-    wrong = counts * ~np.eye(len(counts), dtype=bool)
-    order = np.argsort(-wrong.ravel(), kind="stable")[:8]
-    places = [divmod(int(place), len(counts)) for place in order if wrong.ravel()[place] > 1]
-    return [
-        (classes[row], classes[column], int(counts[row, column]), float(counts[row, column] / counts[row].sum()))
-        for row, column in places
-    ]
-
-
-def _data_url(image: np.ndarray) -> str:
-    """The pixels as a PNG within the page."""
-    from PIL import Image
-
-    from recursight.evaluation.pictures import drawable
-
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(drawable(image))).save(stream, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

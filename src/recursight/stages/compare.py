@@ -1,130 +1,118 @@
 """The stage compare: every candidate's evaluation becomes one ranking and one report."""
 
-import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from recursight.data.records import EVALUATED, SPLITS
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
-from recursight.evaluation.compare import SPLITS, Comparison, Entrant, compare
-from recursight.evaluation.report import Evidence, Mistake, render
-from recursight.evaluation.table import print_ranking
+from recursight.evaluation.charts import COLOURS
+from recursight.evaluation.compare import Comparison, Entrant, compare
+from recursight.evaluation.report import Evidence, render
 from recursight.files import read_json, replacing, write_json, write_text
 from recursight.layout import Layout
+from recursight.models.bundle import read_card
 from recursight.params import Candidate, Params, load
-from recursight.stages.lifeline import alone, in_a_flow
+from recursight.stages.lifeline import alone
+from recursight.tasks import Contender, Tested
 
-MISTAKES = 24  # that the report shows of the winner
 
-
-def run(layout: Layout) -> None:
+def run(layout: Layout) -> dict[str, Any]:
     """Compares all candidates of params.yaml.
+
+    Returns:
+        The content of comparison.json.
 
     Raises:
         InputError: if one is not evaluated yet, or on other data than the rest.
     """
     with alone(layout.lock("compare")):
-        _run(layout, load(layout.params))
+        return _run(layout, load(layout.params))
 
 
-def _run(layout: Layout, params: Params) -> None:
-    _sweep(layout, params)
+def _run(layout: Layout, params: Params) -> dict[str, Any]:
     store = open_store(layout.store)
-    actual = {split: store.labels(split) for split in SPLITS}
     entrants = [_entrant(layout, params, name, store) for name in params.candidates]
     comparison = compare(
         entrants,
-        actual,
-        classes=len(store.classes),
-        metric=params.compare.metric,
+        params.built_task.metrics,
+        metric=params.metric("compare.metric", params.compare.metric),
         samples=params.compare.bootstrap_samples,
         confidence=params.compare.confidence,
         seed=params.compare.seed,
     )
-    evidence = _evidence(layout, params, store, comparison, entrants)
+    summary = {**asdict(comparison), "task": params.task.model_dump(), "data_digest": store.digest}
     with replacing(layout.comparison) as folder:
         folder.mkdir()
-        write_text(folder / "report.html", render(evidence))
+        write_text(folder / "report.html", render(_evidence(layout, params, store, comparison, entrants)))
         pd.DataFrame(comparison.ranking).to_csv(folder / "ranking.csv", index=False)
-        write_json(folder / "comparison.json", _summary(comparison, store))
-    if not in_a_flow():  # a flow shows the table at its end
-        print_ranking(comparison.ranking, comparison.confidence)
-
-
-def _sweep(layout: Layout, params: Params) -> None:
-    """Removes what is left of candidates that are no longer in params.yaml; DVC's cache still has it.
-
-    The stage depends on the folders that hold all candidates, so a leftover would count as a change elsewhere.
-    """
-    for folder in (layout.candidate("x").parent, layout.evaluation("x").parent):
-        for left in folder.iterdir():
-            if left.is_dir() and left.name not in params.candidates:
-                shutil.rmtree(left)
-                print(f"removed {left.relative_to(layout.root)}: no such candidate in params.yaml any more")
-
-
-def _summary(comparison: Comparison, store: Store) -> dict[str, Any]:
-    return {
-        "winner": comparison.winner,
-        "winner_seed": comparison.winner_seed,
-        "metric": comparison.metric,
-        "confidence": comparison.confidence,
-        "data_digest": store.digest,
-        "ranking": comparison.ranking,
-    }
+        write_json(folder / "comparison.json", summary)
+    return summary
 
 
 def _entrant(layout: Layout, params: Params, name: str, store: Store) -> Entrant:
-    """One candidate's figures and predicted labels, checked to be of this store."""
-    metrics, predicted = [], []
+    """One candidate's scores, checked to be of this store."""
+    metrics, rows = [], []
     for seed in params.seeds:
         folder = layout.evaluation_of(name, seed)
         try:
             metrics.append(read_json(folder / "metrics.json"))
-            table = pd.read_parquet(folder / "predictions.parquet", columns=["split", "id", "predicted"])
+            table = pd.read_parquet(folder / "predictions.parquet").drop(columns="answer")
         except FileNotFoundError:
             raise InputError(f"{name} with seed {seed} is not evaluated yet; run `dvc repro`.") from None
         if metrics[-1]["data_digest"] != store.digest:
             raise InputError(
                 f"{name} with seed {seed} was evaluated on other data than the store holds; run `dvc repro`."
             )
-        predicted.append({split: _labels(table, split, store, folder) for split in SPLITS})
-    stacked = {split: np.stack([one[split] for one in predicted]) for split in SPLITS}
-    return Entrant(name, list(params.seeds), metrics, stacked)
+        rows.append({split: _rows(table, split, store, folder) for split in EVALUATED})
+    return Entrant(name, list(params.seeds), metrics, {split: [one[split] for one in rows] for split in EVALUATED})
 
 
-def _labels(table: pd.DataFrame, split: str, store: Store, folder: Path) -> np.ndarray:
+def _rows(table: pd.DataFrame, split: str, store: Store, folder: Path) -> pd.DataFrame:
     part = table[table["split"] == split]
-    expected = store.manifest["id"].to_numpy()[store.indices(split)]
-    if not np.array_equal(part["id"].to_numpy(), expected):
-        raise InputError(f"{folder}/predictions.parquet does not list the store's {split} images; run `dvc repro`.")
-    labels: np.ndarray = pd.Index(store.classes).get_indexer(pd.Index(part["predicted"]))
-    return labels
+    if not np.array_equal(part["id"].to_numpy(), store.examples["id"].to_numpy()[store.indices(split)]):
+        raise InputError(f"{folder}/predictions.parquet does not list the store's {split} examples; run `dvc repro`.")
+    return part.reset_index(drop=True)
 
 
 def _evidence(
     layout: Layout, params: Params, store: Store, comparison: Comparison, entrants: list[Entrant]
 ) -> Evidence:
-    mistakes, mistaken = _mistakes(layout, comparison, store)
-    actual = store.labels("test")
+    contenders = _contenders(layout, params, store, comparison, entrants)
     return Evidence(
         comparison=comparison,
         architectures={name: in_words(candidate) for name, candidate in params.candidates.items()},
         histories={name: pd.read_csv(layout.history_plot(name)) for name in params.candidates},
         gradients={name: _gradients(layout.bundle(name, params.seeds[0])) for name in params.candidates},
-        confusions={
-            entrant.name: sum_of_confusions(actual, entrant.predicted["test"], len(store.classes))
-            for entrant in entrants
-        },
-        classes=list(store.classes),
-        images={split: len(store.indices(split)) for split in ("train", *SPLITS)},
-        mistakes=mistakes,
-        mistaken=mistaken,
+        sections=params.built_task.sections(contenders),
+        vocabulary=len(contenders[0].tested[0].vocabulary),
+        examples={split: len(store.indices(split)) for split in SPLITS},
         data_digest=store.digest,
     )
+
+
+def _contenders(
+    layout: Layout, params: Params, store: Store, comparison: Comparison, entrants: list[Entrant]
+) -> list[Contender]:
+    """Best candidate first, each with the winner's best training first."""
+    by_name = {entrant.name: entrant for entrant in entrants}
+    colours = {name: index % COLOURS for index, name in enumerate(params.candidates)}
+    examples, best = store.indices("test"), comparison.winner_seed
+    seeds = sorted(params.seeds, key=lambda seed: seed != best)
+    vocabulary = read_card(layout.bundle(comparison.winner, best)).vocabulary
+
+    def tested(name: str, seed: int) -> Tested:
+        rows = by_name[name].rows["test"][params.seeds.index(seed)]
+        return Tested(rows, vocabulary, lambda chosen: store.first_frames(examples[chosen]), params.evaluate.confidence)
+
+    return [
+        Contender(row["candidate"], colours[row["candidate"]], [tested(row["candidate"], seed) for seed in seeds])
+        for row in comparison.ranking
+    ]
 
 
 def in_words(candidate: Candidate) -> str:
@@ -140,29 +128,8 @@ def in_words(candidate: Candidate) -> str:
     return " → ".join(parts)
 
 
-def sum_of_confusions(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts over all seeds, K × K, from labels N and S × N."""
-    places = (actual * classes + predicted).ravel()
-    return np.bincount(places, minlength=classes**2).reshape(classes, classes)
-
-
 def _gradients(bundle: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(bundle / "gradient_norms.csv")
     except pd.errors.EmptyDataError:  # a network without states has none
         return pd.DataFrame(columns=["layer", "state", "step", "norm"])
-
-
-def _mistakes(layout: Layout, comparison: Comparison, store: Store) -> tuple[list[Mistake], int]:
-    """The most confident mistakes of the winner's best training, and how many there are."""
-    folder = layout.evaluation_of(comparison.winner, comparison.winner_seed)
-    table = pd.read_parquet(folder / "predictions.parquet", filters=[("split", "==", "test")])
-    actual, predicted = table["actual"].to_numpy(dtype=object), table["predicted"].to_numpy(dtype=object)
-    certainty = np.stack(table["probabilities"].to_list()).max(axis=1)
-    wrong = np.flatnonzero(actual != predicted)
-    worst = wrong[np.argsort(-certainty[wrong], kind="stable")][:MISTAKES]
-    images = store.images[store.indices("test")[worst], 0]
-    return [
-        Mistake(image, actual[row], predicted[row], float(certainty[row]))
-        for image, row in zip(images, worst, strict=True)
-    ], len(wrong)

@@ -1,6 +1,5 @@
-"""The stage evaluate@NAME: a candidate's bundles and the store become figures, predictions and pictures."""
+"""The stage evaluate@NAME: a candidate's bundles and the store become scores, answers and figures."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -8,193 +7,129 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
+from recursight.data.records import EVALUATED
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
-from recursight.evaluation import pictures, scores
-from recursight.evaluation.predict import images_per_second, latency_milliseconds, probabilities
+from recursight.evaluation.metrics import scores
+from recursight.evaluation.predict import Program, answers, images_per_second, latency_milliseconds
 from recursight.files import read_json, replacing, write_json
 from recursight.layout import Layout
 from recursight.models.bundle import Card, load_bundle
-from recursight.params import Evaluate, load
-from recursight.stages.lifeline import alone, in_a_flow
-from recursight.tracking import attempt_sync
+from recursight.params import Params, load
+from recursight.stages.lifeline import alone
+from recursight.tasks import Metric, Tested
 from recursight.training.devices import choose_device
 
 BATCH = 512
-SPLITS = ("validation", "test")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a network says about one split: labels, N, and probabilities, N × K."""
-
-    actual: np.ndarray
-    probabilities: np.ndarray
-
-    @property
-    def predicted(self) -> np.ndarray:
-        labels: np.ndarray = self.probabilities.argmax(axis=1)
-        return labels
+COSTS = ("parameters", "train_seconds", "latency_ms", "throughput")
 
 
 def run(layout: Layout, name: str) -> None:
     """Evaluates every training of a candidate.
 
     Raises:
-        InputError: if a bundle or the store is missing, or the bundle was trained on other data.
+        InputError: if a bundle or the store is missing, or the bundle was trained on other data or for another task.
     """
     params = load(layout.params)
     params.candidate(name)
-    training = params.training_of(name)
-    torch.set_num_threads(training.threads)
-    device = choose_device(training.device)
+    torch.set_num_threads(params.training_of(name).threads)
+    device = choose_device(params.execution.device)
     store = open_store(layout.store)
-    figures, confusions = [], []
+    metrics, plotted = [], []
     with alone(layout.lock(f"evaluate@{name}")), replacing(layout.evaluation(name)) as folder:
         for seed in params.seeds:
-            bundle = layout.bundle(name, seed)
-            model, card = load_bundle(bundle)
-            _check(card, store, bundle)
-            model.to(device)
-            answers = {split: _answer(model, store, split, device) for split in SPLITS}
             target = folder / f"seed-{seed}"
             target.mkdir(parents=True)
-            figures.append(_figures(answers, params.evaluate, card, bundle) | _speed(model, store, device))
-            write_json(target / "metrics.json", figures[-1])
-            _write_predictions(target / "predictions.parquet", answers, store)
-            _write_test(target, answers["test"], store, params.evaluate, figures[-1])
-            confusions.append(_pairs(answers["test"], store))
-            print(_line(figures[-1]), flush=True)
-    write_json(layout.metrics(name), _means(figures))
-    with replacing(layout.confusion_plot(name)) as path:
-        pd.concat(confusions).to_csv(path, index=False)
-    if not in_a_flow():
-        attempt_sync(layout)
+            found, rows = _evaluate(params, store, layout.bundle(name, seed), target, device)
+            metrics.append(found)
+            plotted.append(rows.reindex(columns=["actual", "predicted"]))
+            print(_line(found, params.built_task.default, params.built_task.metrics), flush=True)
+    write_json(layout.metrics(name), _means(metrics))
+    with replacing(layout.answers_plot(name)) as path:
+        pd.concat(plotted).to_csv(path, index=False)
 
 
-def _check(card: Card, store: Store, bundle: Path) -> None:
+def _evaluate(
+    params: Params, store: Store, bundle: Path, folder: Path, device: torch.device
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Writes one training's evaluation; returns the content of metrics.json, and the scores of the test examples."""
+    task, confidence = params.built_task, params.evaluate.confidence
+    network, card = load_bundle(bundle)
+    _check(card, params, store, bundle)
+    program = Program(network, task).to(device).eval()
+    metrics, tables = _costs(card, bundle), []
+    rows = pd.DataFrame()
+    for split in EVALUATED:
+        examples = store.indices(split)
+        if not len(examples):
+            raise InputError(f"The store has no {split} examples; set prepare.{split} in params.yaml, run `dvc repro`.")
+        answered = answers(program, store.frames, examples, batch_size=BATCH, device=device)
+        targets = task.encode(store.examples.iloc[examples], store.targets_of(examples), card.vocabulary)
+        rows = task.score(answered, targets, card.vocabulary)
+        metrics[split] = scores(rows, task, confidence)
+        tables.append(_table(split, store.examples["id"].iloc[examples], rows, answered))
+    images = store.first_frames(store.indices("test")[:BATCH])
+    metrics |= {
+        "latency_ms": latency_milliseconds(program, images[0], device=device),
+        "throughput": images_per_second(program, images, device=device),
+        "device": device.type,
+    }
+    write_json(folder / "metrics.json", metrics)
+    pd.concat(tables, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
+    tested = store.indices("test")
+    task.figures(folder, Tested(rows, card.vocabulary, lambda chosen: store.first_frames(tested[chosen]), confidence))
+    return metrics, rows
+
+
+def _check(card: Card, params: Params, store: Store, bundle: Path) -> None:
+    if card.task != params.task.model_dump():
+        raise InputError(f"{bundle} was trained for another task than params.yaml names; run `dvc repro`.")
     if card.data_digest != store.digest:
         raise InputError(f"{bundle} was trained on other data than the store holds now; run `dvc repro`.")
-    if (1, *card.input_shape) != store.shape or tuple(card.classes) != store.classes:
-        raise InputError(
-            f"{bundle} takes images of {card.input_shape} in {len(card.classes)} classes, but the store holds "
-            f"{list(store.shape)[1:]} in {len(store.classes)}; run `dvc repro`."
-        )
 
 
-def _answer(model: nn.Module, store: Store, split: str, device: torch.device) -> Answers:
-    rows = store.indices(split)
-    if not len(rows):
-        raise InputError(f"The store has no {split} images; set prepare.{split} in params.yaml, run `dvc repro`.")
-    return Answers(store.labels(split), probabilities(model, store.images[:, 0], rows, batch_size=BATCH, device=device))
-
-
-def _figures(answers: dict[str, Answers], settings: Evaluate, card: Card, bundle: Path) -> dict[str, Any]:
+def _costs(card: Card, bundle: Path) -> dict[str, Any]:
     account = read_json(bundle / "training.json")
     return {
         "candidate": card.candidate,
         "seed": card.seed,
+        "task": card.task,
         "bundle_digest": card.digest,
         "data_digest": card.data_digest,
         "parameters": card.parameters,
         "train_seconds": account["seconds"],
         "images_per_second": account["images_per_second"],
-    } | {
-        split: scores.scores(
-            answer.actual,
-            answer.probabilities,
-            top_k=settings.top_k,
-            bins=settings.calibration_bins,
-            confidence=settings.confidence,
-        )
-        for split, answer in answers.items()
     }
 
 
-def _speed(model: nn.Module, store: Store, device: torch.device) -> dict[str, Any]:
-    batch = store.images[store.indices("test")[:BATCH], 0]
-    return {
-        "latency_ms": latency_milliseconds(model, batch[0], device=device),
-        "throughput": images_per_second(model, batch, device=device),
-        "device": device.type,
-    }
+def _table(split: str, ids: pd.Series, rows: pd.DataFrame, answered: np.ndarray) -> pd.DataFrame:
+    """One row an example: split, id, the scores, and the answer, flattened."""
+    table = rows.assign(answer=list(answered.reshape(len(rows), -1)))
+    table.insert(0, "split", split)
+    table.insert(1, "id", ids.to_numpy())
+    return table
 
 
-def _write_predictions(path: Path, answers: dict[str, Answers], store: Store) -> None:
-    """One row per image of each split: split, id, actual, predicted, probabilities."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = np.array(store.classes, dtype=object)
-    ids = store.manifest["id"].to_numpy()
-    tables = []
-    for split, answer in answers.items():
-        count, classes = answer.probabilities.shape
-        offsets = np.arange(0, (count + 1) * classes, classes, dtype=np.int32)
-        columns = {
-            "split": pa.array([split] * count),
-            "id": pa.array(ids[store.indices(split)], pa.string()),
-            "actual": pa.array(names[answer.actual], pa.string()),
-            "predicted": pa.array(names[answer.predicted], pa.string()),
-            "probabilities": pa.ListArray.from_arrays(offsets, answer.probabilities.ravel()),
-        }
-        tables.append(pa.table(columns))
-    pq.write_table(pa.concat_tables(tables), path)
-
-
-def _write_test(folder: Path, answers: Answers, store: Store, settings: Evaluate, figures: dict[str, Any]) -> None:
-    """Confusion, per-class scores, reliability and mistakes on the test split, as tables and pictures."""
-    classes = list(store.classes)
-    counts = scores.confusion(answers.actual, answers.predicted, len(classes))
-    shares = scores.normalised(counts)
-    for file, values in (("confusion", counts), ("confusion_normalised", shares)):
-        table = pd.DataFrame(values, columns=classes)
-        table.insert(0, "actual", classes, allow_duplicates=True)
-        table.to_csv(folder / f"{file}.csv", index=False)
-    scores.per_class(answers.actual, answers.predicted, classes).to_csv(folder / "per_class.csv", index=False)
-    bins = scores.reliability(
-        answers.actual, answers.probabilities, bins=settings.calibration_bins, confidence=settings.confidence
-    )
-    bins.to_csv(folder / "reliability.csv", index=False)
-    pictures.draw_confusion(folder / "confusion.png", counts, shares, classes)
-    error = figures["test"]["calibration_error"]
-    pictures.draw_reliability(folder / "reliability.png", bins, error, settings.confidence)
-    _draw_mistakes(folder / "mistakes.png", answers, store, settings.mistakes)
-
-
-def _draw_mistakes(path: Path, answers: Answers, store: Store, most: int) -> None:
-    certainty = answers.probabilities.max(axis=1)
-    wrong = np.flatnonzero(answers.predicted != answers.actual)
-    worst = wrong[np.argsort(-certainty[wrong], kind="stable")][:most]
-    images = store.images[store.indices("test")[worst], 0]
-    names = store.classes
-    captions = [(names[answers.actual[row]], names[answers.predicted[row]], float(certainty[row])) for row in worst]
-    pictures.draw_mistakes(path, images, captions, len(wrong))
-
-
-def _pairs(answers: Answers, store: Store) -> pd.DataFrame:
-    names = np.array(store.classes, dtype=object)
-    return pd.DataFrame({"actual": names[answers.actual], "predicted": names[answers.predicted]})
-
-
-def _means(figures: list[dict[str, Any]]) -> dict[str, Any]:
-    """The metric that DVC shows: means over seeds."""
+def _means(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """The metrics that DVC shows: means over seeds."""
 
     def mean(values: list[Any]) -> Any:
         return values[0] if len(set(values)) == 1 else fmean(values)
 
-    splits = {split: {key: mean([one[split][key] for one in figures]) for key in figures[0][split]} for split in SPLITS}
-    costs = ("parameters", "train_seconds", "latency_ms", "throughput")
-    return splits | {key: mean([one[key] for one in figures]) for key in costs}
+    splits = {
+        split: {key: mean([one[split][key] for one in metrics]) for key in metrics[0][split]} for split in EVALUATED
+    }
+    return splits | {key: mean([one[key] for one in metrics]) for key in COSTS}
 
 
-def _line(figures: dict[str, Any]) -> str:
-    test = figures["test"]
+def _line(metrics: dict[str, Any], first: Metric, others: Any) -> str:
+    test = metrics["test"]
+    listed = ", ".join(
+        f"{metric.title} {metric.text(test[name])}" for name, metric in list(others.items())[:3] if metric is not first
+    )
     return (
-        f"evaluate {figures['candidate']} seed {figures['seed']}: test accuracy {test['accuracy']:.2%} "
-        f"({test['accuracy_low']:.2%} to {test['accuracy_high']:.2%}), macro F1 {test['macro_f1']:.2%}, "
-        f"log loss {test['log_loss']:.4f}, {figures['latency_ms']:.2f} ms an image, "
-        f"{figures['throughput']:,.0f} images/s"
+        f"evaluate {metrics['candidate']} seed {metrics['seed']}: test {first.title} {first.text(test[first.name])} "
+        f"({first.text(test[f'{first.name}_low'])} to {first.text(test[f'{first.name}_high'])}), {listed}, "
+        f"{metrics['latency_ms']:.2f} ms an image, {metrics['throughput']:,.0f} images/s"
     )

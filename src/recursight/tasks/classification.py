@@ -7,6 +7,7 @@ target that is not in the vocabulary has the code -1; its example counts as wron
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,11 +16,13 @@ import numpy as np
 from recursight.errors import InputError
 from recursight.tasks import class_answers, class_card
 from recursight.tasks.metric import Metric, mean_of, share_of, wilson_interval
-from recursight.tasks.task import Batch, Task
+from recursight.tasks.task import Batch, Contender, Section, Task, Tested
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
     from torch import Tensor
+
+MISTAKES_IN_REPORT = 24
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,8 @@ class Classification(Task):
         bins = self.calibration_bins
         metrics = (
             share_of("right", name="accuracy", title="accuracy"),
-            Metric("macro_f1", "macro F1", macro_f1, macro_f1_resampled, share=True),
             mean_of("log_loss", name="log_loss", title="log loss", higher_is_better=False),
+            Metric("macro_f1", "macro F1", macro_f1, macro_f1_resampled, share=True),
             share_of("in_top_k", name="top_k_accuracy", title=f"top-{self.top_k} accuracy"),
             Metric(
                 "calibration_error",
@@ -140,6 +143,59 @@ class Classification(Task):
         right = rows.groupby("actual", observed=True)["right"]
         return right.agg(["sum", "count"]).rename(columns={"sum": "hits"})
 
+    def figures(self, folder: Path, tested: Tested) -> None:
+        """Confusion, scores of each class, reliability and mistakes, as tables and pictures."""
+        import pandas as pd
+
+        from recursight.tasks import class_figures
+
+        rows, classes = tested.rows, list(tested.vocabulary)
+        counts = confusion(rows)
+        table = pd.DataFrame(counts, columns=classes)
+        table.insert(0, "actual", classes, allow_duplicates=True)
+        table.to_csv(folder / "confusion.csv", index=False)
+        per_class(rows).to_csv(folder / "per_class.csv", index=False)
+        bins = reliability(rows, self.calibration_bins, tested.confidence)
+        bins.to_csv(folder / "reliability.csv", index=False)
+        class_figures.draw_confusion(folder / "confusion.svg", counts, classes)
+        class_figures.draw_reliability(folder / "reliability.png", bins, calibration_error(bins), tested.confidence)
+        worst, total = worst_mistakes(rows, self.mistakes)
+        captions = _captions(rows, worst)
+        class_figures.draw_mistakes(folder / "mistakes.png", tested.frames(worst), captions, total)
+
+    def sections(self, contenders: Sequence[Contender]) -> list[Section]:
+        """Confusion matrices of all candidates; mistakes and classes of the best one."""
+        import pandas as pd
+
+        from recursight.tasks.class_figures import confusion_chart, frequent_mistakes, render
+        from recursight.tasks.drawing import data_url
+
+        best = contenders[0]
+        classes, rows = list(best.tested[0].vocabulary), best.tested[0].rows
+        counts = {one.name: np.sum([confusion(tested.rows) for tested in one.tested], axis=0) for one in contenders}
+        worst, total = worst_mistakes(rows, min(self.mistakes, MISTAKES_IN_REPORT))
+        several = len(best.tested) > 1
+        matrices = render(
+            "class_matrices.html.j2",
+            matrices=[
+                (one.name, one.colour, confusion_chart(counts[one.name], classes, name=one.name)) for one in contenders
+            ],
+            several=several,
+        )
+        by_class = per_class(pd.concat([tested.rows for tested in best.tested]))
+        mistakes = render(
+            "class_mistakes.html.j2",
+            mistakes=[
+                (data_url(image), *caption)
+                for image, caption in zip(best.tested[0].frames(worst), _captions(rows, worst), strict=True)
+            ],
+            mistaken=total,
+            several=several,
+            pairs=frequent_mistakes(counts[best.name], classes),
+            classes=by_class.sort_values("f1", kind="stable").to_dict("records"),
+        )
+        return [Section("Confusion matrices", matrices), Section(f"Where {best.name} errs", mistakes)]
+
     @property
     def rendering(self) -> ModuleType:
         return class_answers
@@ -156,6 +212,19 @@ class Classification(Task):
 
     def limits(self, rows: "DataFrame") -> Sequence[str]:
         return class_card.limits(per_class(rows), confusion(rows), self.metrics["calibration_error"].value(rows))
+
+
+def worst_mistakes(rows: "DataFrame", most: int) -> tuple[np.ndarray, int]:
+    """Positions of the most confident mistakes, and how many mistakes there are."""
+    wrong = np.flatnonzero(~rows["right"].to_numpy())
+    order = np.argsort(-rows["confidence"].to_numpy()[wrong], kind="stable")
+    return wrong[order][:most], len(wrong)
+
+
+def _captions(rows: "DataFrame", positions: np.ndarray) -> list[tuple[str, str, float]]:
+    """Actual class, predicted class and confidence."""
+    chosen = rows.iloc[positions]
+    return list(zip(chosen["actual"].astype(str), chosen["predicted"], chosen["confidence"], strict=True))
 
 
 def _among_likeliest(probabilities: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:

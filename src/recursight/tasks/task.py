@@ -150,7 +150,8 @@ class Task(ABC):
     @property
     @abstractmethod
     def metrics(self) -> Mapping[str, Metric]:
-        """By name; the first one is the default wherever params.yaml names a metric."""
+        """By name. The first one is the default wherever params.yaml names a metric; of candidates equal in it, the
+        others decide in their order."""
 
     @property
     def default(self) -> Metric:

@@ -80,9 +80,8 @@ class Result:
         if self.evaluation is None:
             return None
         findings = {key: value for key, value in self.metrics.items() if key not in MEASURED}
-        drawn = self.evaluation / "mistakes.png"  # tells of parameters that no figure shows
-        picture = hashlib.sha256(drawn.read_bytes()).hexdigest() if drawn.is_file() else None
-        return digest([findings, picture])
+        drawn = sorted(self.evaluation.glob("*.png"))  # they depend on parameters that no metric shows
+        return digest([findings, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in drawn)])
 
 
 def result_in(bundle: Path, evaluation: Path | None = None) -> Result | None:

@@ -6,6 +6,7 @@ import socket
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
+from recursight.data.records import EVALUATED
 from recursight.layout import Layout
 from recursight.params import Params
 from recursight.tracking import runs
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 BATCH = 1000  # metrics that MLflow takes at once
-FIGURES = ("confusion.png", "reliability.png", "mistakes.png")
-TABLES = ("per_class.csv", "confusion.csv", "predictions.parquet", "metrics.json")
-SCORES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "top_k_accuracy", "calibration_error")
 
 
 def send(client: "MlflowClient", layout: Layout, params: Params, experiment: str, result: Result) -> tuple[bool, bool]:
@@ -87,13 +85,13 @@ def send_evaluation(client: "MlflowClient", run_id: str, result: Result) -> None
     """Logs scores and figures on the run of the training; the tag that says so comes last."""
     metrics, folder = result.metrics, result.evaluation
     assert folder is not None
-    values = {f"{split}_{score}": metrics[split].get(score) for split in ("validation", "test") for score in SCORES}
+    values = {
+        f"{split}_{name}": value for split in EVALUATED for name, value in metrics[split].items() if name != "count"
+    }
     values |= {key: metrics.get(key) for key in ("latency_ms", "throughput")}
     at = result.finished_at_ms
     log(client, run_id, metrics=[_metric(key, value, at) for key, value in values.items() if value is not None])
-    for name in FIGURES + TABLES:
-        if (folder / name).is_file():
-            client.log_artifact(run_id, str(folder / name), "evaluation")
+    client.log_artifacts(run_id, str(folder), "evaluation")
     client.set_tag(run_id, runs.EVALUATION, result.evaluation_digest)
 
 

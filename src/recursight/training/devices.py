@@ -21,7 +21,7 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= present[device.type]:
-        raise InputError(f"train.device: this machine has no {name!r}; set it to 'auto' or 'cpu'.")
+        raise InputError(f"execution.device: this machine has no {name!r}; set it to 'auto' or 'cpu'.")
     return device
 
 

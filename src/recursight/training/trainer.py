@@ -272,4 +272,5 @@ def training_loss(task: Task, label_smoothing: float) -> Loss:
     if "label_smoothing" not in known:
         hint = nearest("label_smoothing", known) if known else "set it to 0."
         raise InputError(f"train.label_smoothing: the loss of this task has no such option; {hint}")
-    return partial(task.loss, label_smoothing=label_smoothing)
+    loss: Any = task.loss
+    return partial(loss, label_smoothing=label_smoothing)

@@ -43,7 +43,7 @@ def device(layout: Layout | None) -> Iterator[Finding]:
 
     wanted = "auto"
     with suppress(InputError):  # said elsewhere
-        wanted = load(layout.params).train.device if layout else "auto"
+        wanted = load(layout.params).execution.device if layout else "auto"
     try:
         chosen = choose_device(wanted)
     except InputError as error:
