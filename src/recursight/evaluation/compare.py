@@ -89,7 +89,8 @@ def compare(
         Rows with the keys rank, candidate, verdict, seeds; validation_NAME and test_NAME for each metric, with _low and
         _high where it is the ranking one, or on test; test_deviation (standard, of the ranking metric over seeds; None
         for one); difference (in the ranking metric on test, from the winner), difference_low, difference_high, p_value,
-        p_holm; parameters, train_seconds, images_per_second (in training), latency_ms, throughput.
+        p_holm; parameters, train_seconds, images_per_second (in training), latency_ms, latency_on (device and
+        threads), throughput.
         The verdict is `winner`, `tied` (with the winner: what differs can be chance), `worse`, or `better on test`.
         What has no meaning for the winner is None.
     """
@@ -118,7 +119,7 @@ def compare(
         row |= _difference(metric, row, ranking, resampled["test"][metric.name], confidence)
         row["p_value"], row["p_holm"] = tests[index]
         row["verdict"] = _verdict(row, metric, 1 - confidence)
-        row |= {key: _mean(entrant, key) for key in COSTS}
+        row |= {key: _mean(entrant, key) for key in COSTS} | {"latency_on": entrant.metrics[0]["latency_on"]}
         ranking.append(row)
     shown = [
         {"name": one.name, "title": one.title, "share": one.share, "higher_is_better": one.higher_is_better}

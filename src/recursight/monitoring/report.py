@@ -75,7 +75,7 @@ def render(
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"p_value": p_value, "explained": lambda name: (EXPLAINED | titles).get(name, "")}
+    environment.filters |= {"p_value": p_value, "explained": lambda name: titles.get(name, EXPLAINED.get(name, ""))}
     template = resources.files("recursight.monitoring").joinpath("report.html.j2").read_text(encoding="utf-8")
     pictures = {feature.name: _picture(feature, reference, window) for feature in verdict.features}
     context: dict[str, Any] = {"subject": subject, "sentence": sentence, "verdict": verdict, "pictures": pictures}

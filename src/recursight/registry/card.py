@@ -85,16 +85,10 @@ def _metrics(params: Params, measured: dict[str, Any]) -> str:
         [
             table(["", *splits], rows),
             "Validation chose this model; the test split had no influence on the choice. As exported, it answers one "
-            f"image in {measured['latency_ms']:.2f} ms ({latency_conditions(measured)}); the network itself answers "
+            f"image in {measured['latency_ms']:.2f} ms ({measured['latency_on']}); the network itself answers "
             f"{measured['throughput']:,.0f} images/s in batches on {measured['device']}.",
         ]
     )
-
-
-def latency_conditions(measured: dict[str, Any]) -> str:
-    """Such as `cpu, 1 thread`."""
-    threads = measured["latency_threads"]
-    return f"{measured['latency_device']}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _limits(card: dict[str, Any]) -> list[str]:

@@ -71,13 +71,14 @@ def save_model(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    from recursight.evaluation.predict import Program
     from recursight.models.bundle import load_bundle
     from recursight.registry.export import EXAMPLES, export
     from recursight.registry.program import LoadedProgram
 
     network, card = load_bundle(result.bundle)
     task = task_of(card.task)
-    export(network, task, card.input_shape, folder / "network.pt2")
+    export(Program(network, task), card.input_shape, folder / "network.pt2")
     about = {
         "candidate": card.candidate,
         "seed": card.seed,
