@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing import get_context
@@ -15,7 +16,6 @@ from typer.testing import CliRunner
 
 from recursight.cli import app
 from recursight.data.prepare import prepare
-from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
@@ -32,7 +32,8 @@ from recursight.registry import (
     version_with,
 )
 from recursight.registry.decisions import Decision, decide, experiment_name
-from recursight.registry.loading import load_version
+from recursight.tasks import TASKS
+from recursight.tasks.classification import Classification
 from recursight.tracking import connect
 from recursight.tracking.runs import PROCESS
 from tests.projects import change_params, choose, copy_whole
@@ -47,7 +48,7 @@ def contested(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(trained, root)
     layout = Layout(root)
     content = yaml.safe_load(layout.params.read_text())
-    layout.params.write_text(yaml.safe_dump(content | {"gate": {"maximum_recall_loss": 0.5}}))
+    layout.params.write_text(yaml.safe_dump(content | {"gate": {"maximum_slice_loss": 0.5}}))
     register(layout)
     choose(layout, "elman")
     register(layout)
@@ -98,34 +99,48 @@ def test_a_worse_challenger_stays_out_and_asking_again_changes_nothing(project):
     assert again.repeated
     assert again.id == made.id
     assert len(decisions(project)) == 2
-    change_params(project, "registry", minimum_accuracy=0.35)
+    change_params(project, "registry", minimums={"accuracy": 0.35, "worst_class_recall": 0.0})
     assert promote(project).numbers["look"] == 2, "another rule is another question, and another look"
 
 
+def _change_values(layout: Layout, change: Callable[[pd.Series], pd.Series]) -> None:
+    path = layout.store / "targets.parquet"
+    targets = pd.read_parquet(path)
+    targets.assign(value=change(targets["value"])).to_parquet(path, index=False)
+
+
 def test_other_classes_are_said_plainly_and_nothing_moves(contest):
-    summary = read_json(contest.store / "store.json")
-    write_json(contest.store / "store.json", summary | {"classes": [*summary["classes"][:9], "ten"]})
+    _change_values(contest, lambda values: values.cat.rename_categories({"9": "ten"}))
     made = promote(contest)
     assert not made.promoted
     assert "does not know 'ten' and also knows '9'" in made.reason
     assert bearer(contest, CHAMPION) == 1
     promote(contest)
-    assert len(decisions(contest)) == 2, "the same no is not written twice"
+    assert len(decisions(contest)) == 2, "the same refusal is not recorded twice"
 
 
 def test_classes_in_another_order_are_the_same_classes(contest):
-    straight = promote(contest).numbers
+    straight = promote(contest)
     rollback(contest, 1)
+    _change_values(contest, lambda values: values.cat.reorder_categories(values.cat.categories[::-1]))
     summary = read_json(contest.store / "store.json")
-    write_json(contest.store / "store.json", summary | {"classes": summary["classes"][::-1], "digest": "turned"})
-    manifest = pd.read_parquet(contest.store / "manifest.parquet")
-    manifest["label"] = 9 - manifest["label"]
-    manifest.to_parquet(contest.store / "manifest.parquet")
-    loaded = load_version(contest, NAME, 2)
-    store = open_store(contest.store)
-    rows = store.indices("test")
-    right = loaded.probabilities(store.images[:, 0], rows, store.classes).argmax(axis=1) == store.labels("test")
-    assert right.mean() == straight["challenger"]["accuracy"]
+    write_json(contest.store / "store.json", summary | {"digest": "turned"})  # so that it is asked anew
+    connect(contest).delete_run(decisions(contest)[0].id)  # the rollback
+    connect(contest).set_registered_model_alias(NAME, CHALLENGER, "2")
+    connect(contest).delete_run(straight.id)
+    assert promote(contest).numbers == straight.numbers
+
+
+def test_another_task_is_said_plainly_and_nothing_moves(contest, monkeypatch):
+    class Other(Classification):
+        pass
+
+    monkeypatch.setitem(TASKS, "other", Other)
+    content = yaml.safe_load(contest.params.read_text())
+    contest.params.write_text(yaml.safe_dump(content | {"task": "other"}))
+    made = promote(contest)
+    assert not made.promoted
+    assert "version 2 was made for another task than 'other'" in made.reason
 
 
 def test_an_unreadable_champion_is_said_plainly_and_nothing_moves(contest):
@@ -151,11 +166,11 @@ def test_a_champion_of_another_size_gets_images_prepared_its_own_way(contest, di
     shutil.rmtree(contest.store)
     prepare(contest.data, contest.store, size=(12, 12))
     (contest.root / "dvc.lock").unlink()
-    change_params(contest, "registry", minimum_accuracy=0.3)
+    change_params(contest, "registry", minimums={"accuracy": 0.3, "worst_class_recall": 0.0})
     content = yaml.safe_load(contest.params.read_text())
     contest.params.write_text(yaml.safe_dump(content | {"prepare": {"size": [12, 12]}}))
     made = promote(contest)
-    assert made.numbers["images"] > 300
+    assert made.numbers["examples"] > 300
     assert made.numbers["challenger"]["accuracy"] > 0.7, "8×8 versions on the raw 8×8 images, of a 12×12 store"
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 PANEL = "Production"
 WIDE = 160  # columns of a terminal that has room for the metrics
-FIGURES = ["champion", "accuracy", "of champion", "p-value", "level", "data", "commit"]
+FIGURES = ["champion", "metric", "value", "of champion", "p-value", "level", "data", "commit"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -177,9 +177,11 @@ def _print(decisions: "list[Decision]") -> None:
 
 
 def _cells(decision: "Decision", figures: bool) -> list[str]:
-    def figure(owner: str | None, key: str, form: str) -> str:
-        numbers: dict[str, Any] = decision.numbers.get(owner, {}) if owner else decision.numbers
-        return format(numbers[key], form) if key in numbers else "-"
+    metric = decision.rule.get("metric", "-")  # recorded with each decision: other tasks have other metrics
+
+    def figure(numbers: dict[str, Any], key: str) -> str:
+        value = numbers.get(key)
+        return "-" if value is None else f"{value:.4g}"
 
     return [
         decision.at[:16].replace("T", " "),
@@ -188,10 +190,11 @@ def _cells(decision: "Decision", figures: bool) -> list[str]:
         "champion" if decision.promoted else "refused",
         *[
             str(decision.champion or "-"),
-            figure("challenger", "accuracy", ".2%"),
-            figure("champion", "accuracy", ".2%"),
-            figure(None, "p_value", ".2g"),
-            figure(None, "level", ".2g"),
+            metric,
+            figure(decision.numbers.get("challenger", {}), metric),
+            figure(decision.numbers.get("champion", {}), metric),
+            figure(decision.numbers, "p_value"),
+            figure(decision.numbers, "level"),
             (decision.data_digest or "-")[:8],
             (decision.git_commit or "-")[:8],
         ]

@@ -1,6 +1,5 @@
 """Commands for predictions by the champion."""
 
-import gc
 import json
 import sys
 from dataclasses import asdict
@@ -31,9 +30,8 @@ def predict(
     """Predict images, or a whole folder of them, with the champion.
 
     Images of another size or colour mode are converted as `prepare` converts
-    them. With --json, each image is a line with the probabilities of all
-    classes. A folder includes its sub-folders. To resume a killed run, repeat
-    the command.
+    them. With --json, each image is a line with its whole answer. A folder
+    includes its sub-folders. To resume a killed run, repeat the command.
 
     Example: [bold]recursight predict scan-1.png scan-2.png[/]
     Example: [bold]recursight predict pictures --out predictions.parquet[/]
@@ -52,21 +50,20 @@ def predict(
 
 def _predict_files(layout: "Layout", files: list[Path], as_json: bool) -> None:
     from recursight.params import load
-    from recursight.serving import PredictionLog, load_champion, predict_files, predictions
+    from recursight.serving import PredictionLog, load_champion, predict_files
 
     settings = load(layout.params).serve
     champion = load_champion(layout)
     width = max(len(str(path)) for path in files)
     with PredictionLog(layout.predictions, rows=settings.log_rows, images=settings.log_images) as log:
-        for paths, images, scores in predict_files(champion, files):
-            log.record("predict", champion, images, scores, wait=True)
-            for path, answer in zip(paths, predictions(champion.classes, scores), strict=True):
+        for paths, images, answers in predict_files(champion, files):
+            log.record("predict", champion, images, answers, wait=True)
+            for path, answer in zip(paths, champion.task.present(answers, champion.vocabulary), strict=True):
                 if as_json:
-                    line = {"file": str(path), "class": answer.label, "probability": answer.probability}
-                    line |= {"probabilities": answer.probabilities, "model": champion.name, "version": champion.version}
+                    line = {"file": str(path), **answer, "model": champion.name, "version": champion.version}
                     typer.echo(json.dumps(line, ensure_ascii=False))
                 else:
-                    typer.echo(f"{path!s:<{width}}  {answer.label}  {answer.probability:.2%}")
+                    typer.echo(f"{path!s:<{width}}  {champion.task.line(answer)}")
 
 
 def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_json: bool) -> None:
@@ -78,13 +75,12 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
 
     settings = load(layout.params).serve
     model = load_champion(layout)
-    gc.freeze()  # what is imported stays to the end: looking through it again and again takes a twentieth of the time
 
     def name_bad(sentence: str) -> None:
         typer.secho(f"skipped: {sentence}", err=True, fg="yellow")
 
     count = count_images(folder)
-    # A random sample of a large folder: monitoring reads the newest rows, and folders are often sorted by class.
+    # A random sample of a large folder: monitoring reads the newest rows, and folders are often sorted.
     share = min(1.0, settings.log_folder_rows / max(count, 1))
     with (
         PredictionLog(layout.predictions, rows=settings.log_rows, images=settings.log_images) as log,
@@ -96,7 +92,7 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
             out,
             skip=name_bad if skip_bad else None,
             report=report,
-            found=lambda images, scores: log.record("predict", model, images, scores, share=share, wait=True),
+            found=lambda images, answers: log.record("predict", model, images, answers, share=share, wait=True),
         )
     if as_json:
         typer.echo(json.dumps({"out": str(out), **asdict(scored), "model": model.name, "version": model.version}))
@@ -127,8 +123,8 @@ def serve(
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
 
-    def tell(url: str, model: Any) -> None:
+    def announce(url: str, model: Any) -> None:
         typer.echo(f"{model.name} version {model.version} is served at {url}/predict   (stop with Ctrl-C)")
         sys.stdout.flush()
 
-    serve(Layout.find(), host=host, port=port, allowed_hosts=allow_host or (), started=tell)
+    serve(Layout.find(), host=host, port=port, allowed_hosts=allow_host or (), started=announce)

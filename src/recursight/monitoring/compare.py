@@ -1,8 +1,8 @@
-"""Whether a window of predictions differs from the reference: a test and a size of effect for each feature.
+"""Whether a window of predictions differs from the reference: a test and an effect size for each feature.
 
-Drift must be both: more than chance explains (Kolmogorov-Smirnov for figures, chi-squared for classes, with Holm's
+Drift must be both more than chance explains (Kolmogorov-Smirnov for numbers, chi-squared for categories, with Holm's
 correction, so that the level holds for all features together) and large enough to matter (population stability index).
-The first alone alarms on trifles in a large window, the second alone on noise in a small one.
+The test alone alarms on trifles in a large window, the index alone on noise in a small one.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recursight.monitoring.reference import PREDICTED
-
+KOLMOGOROV_SMIRNOV, CHI_SQUARED = "Kolmogorov-Smirnov", "chi-squared"
 BINS = 10  # deciles of the reference
 LEAST_SHARE = 5e-4  # stands for an empty bin, whose logarithm would be infinite
-LEAST_EXPECTED = 5  # rows of a class in either sample, below which the chi-squared distribution is no good guide
+LEAST_EXPECTED = 5  # rows of a category in either sample, below which chi-squared's distribution does not hold
 
 
 @dataclass(frozen=True)
@@ -24,12 +23,12 @@ class Feature:
     """One feature, compared.
 
     Attributes:
-        name: of a figure of `data.statistics`, `confidence`, or `predicted` for the classes.
-        test: `Kolmogorov-Smirnov` or `chi-squared`.
+        name: of a figure of `data.statistics`, or of a column of the task's summary of answers.
+        test: `KOLMOGOROV_SMIRNOV` or `CHI_SQUARED`.
         statistic: of that test: the largest distance of the distribution functions, or chi-squared.
         p_value: chance of a statistic at least as large without drift.
         threshold: below which the p-value counts, after correction.
-        psi: population stability index over deciles of the reference, or over classes.
+        psi: population stability index over deciles of the reference, or over categories.
         drifted: p-value below the threshold, and index at or above its floor.
     """
 
@@ -82,7 +81,7 @@ def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_
     for name in reference.columns:
         values = window[name].dropna() if name in window else pd.Series()
         if len(values):
-            compared = _classes if name == PREDICTED else _figures
+            compared = _numbers if pd.api.types.is_numeric_dtype(reference[name]) else _categories
             found.append((name, *compared(reference[name].to_numpy(), values.to_numpy())))
     thresholds = holm([p_value for *_, p_value, _ in found], level)
     features = [
@@ -117,7 +116,7 @@ def bin_edges(reference: np.ndarray) -> np.ndarray:
     return np.unique([*quantiles, beyond])
 
 
-def _figures(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
+def _numbers(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
     from scipy.stats import ks_2samp
 
     result = ks_2samp(reference, window, method="asymp")
@@ -126,11 +125,11 @@ def _figures(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, flo
         np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
         for values in (reference, window)
     )
-    return "Kolmogorov-Smirnov", float(result.statistic), float(result.pvalue), stability_index(expected, observed)
+    return KOLMOGOROV_SMIRNOV, float(result.statistic), float(result.pvalue), stability_index(expected, observed)
 
 
-def _classes(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
-    """Classes too rare to be tested alone are counted together."""
+def _categories(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
+    """Categories too rare to be tested alone are counted together."""
     from scipy.stats import chi2_contingency
 
     names = sorted({*reference, *window})
@@ -141,6 +140,6 @@ def _classes(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, flo
     table = np.column_stack([counts[:, ~rare], counts[:, rare].sum(axis=1)] if rare.any() else [counts])
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2:
-        return "chi-squared", 0.0, 1.0, index
+        return CHI_SQUARED, 0.0, 1.0, index
     result = chi2_contingency(table, correction=False)
-    return "chi-squared", float(result.statistic), float(result.pvalue), index
+    return CHI_SQUARED, float(result.statistic), float(result.pvalue), index

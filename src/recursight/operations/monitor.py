@@ -115,7 +115,7 @@ def _compare(layout: Layout, params: Params, version: "ModelVersion | None") -> 
     found = replace(found, verdict=verdict, sentence=sentence_of(subject, verdict))
     report = layout.monitoring / f"{now:%Y%m%dT%H%M%S.%f}Z-version-{number}.html"
     about = Subject(name, number, found.candidate, window["time"].min(), window["time"].max(), _sources(window))
-    write_text(report, render(about, found.sentence, verdict, reference, window))
+    write_text(report, render(about, found.sentence, verdict, reference, window, params.built_task.summary_titles))
     return replace(found, report=report)
 
 

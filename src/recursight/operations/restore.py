@@ -227,7 +227,7 @@ def _weights(
 
     card = recorded.card
     try:
-        network = load_version(layout, name, int(version.version)).model.unwrap_python_model().network
+        network = load_version(layout, name, int(version.version)).program.module
     except (Unreadable, AttributeError) as fault:
         raise PartMissing(f"weights: {fault}") from None
     tensors = {key.removeprefix("network."): value.contiguous() for key, value in network.state_dict().items()}
@@ -247,10 +247,10 @@ def _score_again(project: Layout, recorded: Records, restored: Restored) -> None
     _run(project, "evaluate", card["candidate"])
     again = pd.read_parquet(project.evaluation_of(card["candidate"], card["seed"]) / "predictions.parquet")
     before = pd.read_parquet(recorded.predictions)
-    keys = ["split", "id", "actual"]
+    keys = ["split", "id"]
     if not again[keys].equals(before[keys]):
         raise PartMissing("predictions: they are of other images than those recorded")
-    new, old = (np.stack(table["probabilities"].to_list()) for table in (again, before))
+    new, old = (np.stack(table["answer"].to_list()) for table in (again, before))
     changed = int((new != old).any(axis=1).sum())
     restored.same_predictions = changed == 0
     if changed:

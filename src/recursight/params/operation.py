@@ -42,14 +42,13 @@ class Registry(Section):
     Attributes:
         model_name: name of the registered model in MLflow.
         experiment: name of the MLflow experiment that holds the runs.
-        minimum_accuracy: test accuracy below which nothing becomes champion.
-        minimum_class_recall: the same for the recall of the worst class.
+        minimums: values to reach, by metric of the task; they replace or extend the task's own. For a metric where
+            lower is better, it is a maximum.
     """
 
     model_name: Title = "recursight"
     experiment: Title = "recursight"
-    minimum_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
-    minimum_class_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
+    minimums: dict[str, float] = {}
 
 
 class Gate(Section):
@@ -57,11 +56,13 @@ class Gate(Section):
 
     Attributes:
         mode: `better`, or `cheaper`: no worse by `margin`, and cheaper by at least `saving`.
-        metric: the metric to compare. Accuracy is tested exactly, the others by paired bootstrap.
+        metric: the metric of the task to compare; default: its first one. A share of right examples is tested exactly,
+            any other metric by paired bootstrap.
         level: significance level: maximum probability of promoting a challenger that is no better (in mode cheaper:
             worse by `margin`).
         looks: `shared`: the level holds for all challengers of one champion together; `single`: for each of them.
-        maximum_recall_loss: by which the recall of any class may fall.
+        maximum_slice_loss: by which the share of right examples may fall in any slice of the test split, such as a
+            class.
         margin: loss in the metric that mode cheaper tolerates.
         cost: what must decrease: `parameters`, or `latency` of one image, measured on this machine.
         saving: minimum relative reduction of the cost.
@@ -70,10 +71,10 @@ class Gate(Section):
     """
 
     mode: Literal["better", "cheaper"] = "better"
-    metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"
+    metric: str | None = None
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     looks: Literal["shared", "single"] = "shared"
-    maximum_recall_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
+    maximum_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
     margin: Fraction = 0.002
     cost: Literal["parameters", "latency"] = "parameters"
     saving: Fraction = 0.1

@@ -1,9 +1,8 @@
-"""The gate at work: challenger and champion answer for the same images, and the rule decides who serves."""
+"""The gate at work: challenger and champion answer for the same examples, and the rule decides which is champion."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock
 
 from recursight.data.store import Store, open_store
@@ -21,7 +20,7 @@ from recursight.tracking.results import source_digest
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-NAMED = 5  # classes in a sentence
+NAMED = 5  # words of a vocabulary in a sentence
 
 
 @unless_overtaken
@@ -46,7 +45,7 @@ def promote(layout: Layout) -> Decision:
             return Decision("promote", None, "", live, False, "no version challenges the champion.")
         store = open_store(layout.store)
         if not len(store.indices("test")):
-            raise InputError("The store has no test images; set prepare.test in params.yaml, run `dvc repro`.")
+            raise InputError("The store has no test examples; set prepare.test in params.yaml, run `dvc repro`.")
         past = history(client, name)
         asked = _asked(layout, params, store, challenger, live)
         earlier = next((decision for decision in past if decision.question == asked.question), None)
@@ -81,9 +80,9 @@ def looks(past: list[Decision], champion: int | None) -> int:
 
 
 def rule_of(params: Params) -> dict[str, Any]:
-    """The parameters that decide, as they go into the history."""
-    bars = {"minimum_accuracy", "minimum_class_recall"}
-    return params.gate.model_dump() | params.registry.model_dump(include=bars)
+    """The parameters that decide, as the history records them."""
+    metric = params.metric("gate.metric", params.gate.metric)
+    return params.gate.model_dump() | {"metric": metric.name, "minimums": params.minimums}
 
 
 def _asked(layout: Layout, params: Params, store: Store, challenger: "ModelVersion", live: int | None) -> Decision:
@@ -123,29 +122,35 @@ def _barred(past: list[Decision], version: int) -> str:
 
 
 def _examine(layout: Layout, params: Params, store: Store, asked: Decision, past: list[Decision]) -> Verdict:
-    """Loads, scores and judges. What cannot be compared is a no, with the reason."""
+    """Loads, scores and judges. What cannot be compared is refused, with the reason."""
     try:
         assert asked.version is not None
         versions = [asked.version] if asked.champion is None else [asked.version, asked.champion]
         loaded = [load_version(layout, params.registry.model_name, version) for version in versions]
         for one in loaded:
-            _require_classes(one, store)
+            _require_comparable(one, params, store)
         scored = [_score(layout, params, store, one) for one in loaded]
     except Unreadable as fault:
         return Verdict(False, f"nothing moves: {fault}", {})
     return judge(
         params.gate,
-        params.registry,
-        store.classes,
-        store.labels("test"),
+        params.built_task,
+        params.minimums,
         scored[0],
         scored[1] if len(scored) > 1 else None,
         look=looks(past, asked.champion) + 1,
     )
 
 
-def _require_classes(loaded: LoadedVersion, store: Store) -> None:
-    known, present = set(loaded.classes), set(store.classes)
+def _require_comparable(loaded: LoadedVersion, params: Params, store: Store) -> None:
+    """Figures of another task, or over other classes or words, mean something else."""
+    if type(loaded.task) is not type(params.built_task):
+        raise Unreadable(
+            f"version {loaded.version} was made for another task than {params.task.name!r} (task in params.yaml); give "
+            "each task a `registry.model_name` of its own."
+        )
+    targets = store.targets_of(store.indices("train"))
+    known, present = set(loaded.vocabulary), set(params.built_task.vocabulary(targets))
     if known == present:
         return
     parts = [
@@ -154,15 +159,16 @@ def _require_classes(loaded: LoadedVersion, store: Store) -> None:
         if names
     ]
     raise Unreadable(
-        f"version {loaded.version} has other classes than the test split: it {' and '.join(parts)}. Figures over "
-        "different classes cannot be compared; `recursight rollback VERSION` appoints a version by hand."
+        f"version {loaded.version} has another vocabulary than the store: it {' and '.join(parts)}. Figures over "
+        "different vocabularies cannot be compared; `recursight rollback VERSION` sets a champion by hand."
     )
 
 
 def _score(layout: Layout, params: Params, store: Store, loaded: LoadedVersion) -> Scored:
-    rows = store.indices("test")
+    rows, task = store.indices("test"), params.built_task
     with images_for(layout, loaded, store, rows) as (images, places):
-        probabilities = loaded.probabilities(images, places, store.classes)
+        answers = loaded.answers(images, places)
         latency = params.gate.cost == "latency"
-        cost = loaded.latency_milliseconds(np.array(images[places[0]])) if latency else float(loaded.parameters)
-    return Scored(loaded.version, probabilities, cost)
+        cost = loaded.latency_milliseconds(images[places[0]]) if latency else float(loaded.program.parameters)
+    targets = task.encode(store.examples.iloc[rows], store.targets_of(rows), loaded.vocabulary)
+    return Scored(loaded.version, task.score(answers, targets, loaded.vocabulary), cost)

@@ -124,7 +124,7 @@ def _check(layout: Layout, loaded: LoadedVersion) -> dict[str, int]:
     if (layout.store / "store.json").is_file():
         store = open_store(layout.store)
         rows = store.indices("test")[:IMAGES]
-        if tuple(store.shape[1:]) == loaded.input_shape and len(rows) > 1:
-            images = np.array(store.images[rows, 0])
+        if tuple(store.shape) == loaded.input_shape and len(rows) > 1:
+            images = store.first_frames(rows)
     check(loaded, images)
     return {"checked_images": len(images)}

@@ -74,14 +74,13 @@ def serve(
         log = stack.enter_context(PredictionLog(layout.predictions, rows=limits.log_rows, images=limits.log_images))
         metrics.unlogged.set_function(lambda: log.dropped)
 
-        def note(model: LoadedVersion, images: np.ndarray, scores: np.ndarray) -> None:
-            log.record("serve", model, images, scores)
+        def record(model: LoadedVersion, images: np.ndarray, answers: np.ndarray, seconds: float) -> None:
+            log.record("serve", model, images, answers)
             metrics.batch_images.observe(len(images))
-            counts = np.bincount(scores.argmax(axis=1), minlength=len(model.classes))
-            for index in np.flatnonzero(counts):
-                metrics.predictions.labels(model.classes[index]).inc(int(counts[index]))
+            metrics.model_seconds.observe(seconds)
+            metrics.count(model.task.rendering.summary(answers, model.vocabulary), len(images))
 
-        batcher = Batcher(limits.batch_images, limits.threads, note)
+        batcher = Batcher(limits.batch_images, limits.threads, record)
         stack.callback(batcher.close)
         decoders = stack.enter_context(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode"))
 

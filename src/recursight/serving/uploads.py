@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from recursight.data.images import BadImage, pixels_of
 from recursight.params import Serve
@@ -46,6 +47,18 @@ class Upload:
     content: bytes | np.ndarray
 
 
+class Form(BaseModel):
+    """Image files; the name of their field does not matter."""
+
+    file: list[bytes]
+
+
+class Arrays(BaseModel):
+    """Images, each height × width for grey or height × width × 3, with integers from 0 to 255."""
+
+    images: list[list[list[int | list[int]]]]
+
+
 def images_in(content_type: str, body: bytes, model: LoadedVersion, limits: Serve) -> tuple[np.ndarray, list[str]]:
     """Decodes the images of a request: uint8 (N, H, W, C), as the model takes them, and their names.
 
@@ -56,7 +69,7 @@ def images_in(content_type: str, body: bytes, model: LoadedVersion, limits: Serv
     if kind not in READERS:
         said = f"{kind!r} is" if kind else "no Content-Type is"
         raise Refused(415, f"{said} not understood here; send one of {', '.join(READERS)}.")
-    uploads = READERS[kind](content_type, body, limits)
+    uploads = READERS[kind].read(content_type, body, limits)
     if not uploads:
         raise Refused(422, "There is no image in this request.")
     _require_few(len(uploads), limits)
@@ -193,10 +206,28 @@ def _printable(name: bytes) -> str:
     return re.sub(r"[^\w.,()+ -]", "?", name.decode("utf-8", "replace"))[:LONGEST_NAME]
 
 
-READERS: dict[str, Callable[[str, bytes, Serve], Sequence[Upload]]] = {
-    "multipart/form-data": _form,
-    "image/png": _single,
-    "image/jpeg": _single,
-    "application/json": _json,
-    "application/x-npy": _npy,
+@dataclass(frozen=True)
+class Reader:
+    """How bodies of one Content-Type are read.
+
+    Attributes:
+        read: from the Content-Type, the body and the limits to the images.
+        schema: of the body, for /openapi.json; a body of plain bytes needs none.
+    """
+
+    read: Callable[[str, bytes, Serve], Sequence[Upload]]
+    schema: type[BaseModel] | None = None
+
+    @property
+    def media_type(self) -> dict[str, Any]:
+        """OpenAPI's description of the body."""
+        return {"schema": self.schema.model_json_schema()} if self.schema else {}
+
+
+READERS = {
+    "multipart/form-data": Reader(_form, Form),
+    "image/png": Reader(_single),
+    "image/jpeg": Reader(_single),
+    "application/json": Reader(_json, Arrays),
+    "application/x-npy": Reader(_npy),
 }

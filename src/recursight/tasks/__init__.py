@@ -40,4 +40,21 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     return TASKS[name](**options)
 
 
-__all__ = ["TASKS", "Batch", "Contender", "Metric", "Section", "Task", "Tested", "make_task", "mean_of", "share_of"]
+def task_of(description: Mapping[str, Any]) -> Task:
+    """The task that a bundle's card or a registered version describes: its name, and its options."""
+    return make_task(description["name"], {key: value for key, value in description.items() if key != "name"})
+
+
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Contender",
+    "Metric",
+    "Section",
+    "Task",
+    "Tested",
+    "make_task",
+    "mean_of",
+    "share_of",
+    "task_of",
+]
