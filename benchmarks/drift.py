@@ -118,7 +118,7 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         text = measure(Layout(Path(name)), arguments.folder, arguments.windows, arguments.shifted)
-    text += f"\n\n{account(arguments.windows, arguments.shifted)}; {time.perf_counter() - started:.0f} s in all."
+    text += f"\n\n{account(arguments.windows, arguments.shifted)}; {time.perf_counter() - started:.0f} s in total."
     print(text)
     write(text)
 
@@ -127,7 +127,7 @@ def measure(layout: Layout, folder: Path, windows: int, shifted: int) -> str:
     layout.params.write_text(yaml.safe_dump(PARAMS))
     layout.data.symlink_to((folder / "mnist").resolve())
     prepare.run(layout)
-    train.run(layout, "gru", defer_tracking=True)
+    train.run(layout, "gru")
     evaluate.run(layout, "gru")
     store = open_store(layout.store)
     network, card = load_bundle(layout.bundle("gru", 0))
@@ -142,7 +142,7 @@ def measure(layout: Layout, folder: Path, windows: int, shifted: int) -> str:
 
     images = store.first_frames(store.indices("test"))
     usual = ask(images)
-    lines = ["| unshifted windows of | alarms | without the floor of the PSI |", "|---|---|---|"]
+    lines = ["| windows without shift | alarms | alarms without the PSI floor |", "|---|---|---|"]
     for size in SIZES:
         found, by_chance_alone = alarms(usual, usual, size, windows)
         lines.append(f"| {size:,} predictions | {found:.1%} | {by_chance_alone:.1%} |")
@@ -154,8 +154,8 @@ def measure(layout: Layout, folder: Path, windows: int, shifted: int) -> str:
         others[f"{share} % of Fashion-MNIST among the digits"] = (Asked(pd.concat([usual.rows, few])), False)
     low = np.flatnonzero(store.targets_of(store.indices("test"))["value"].astype(int) < 5)
     others["digits 0 to 4 only"] = (Asked(usual.rows.iloc[low]), False)
-    others["validation split, no shift meant"] = (ask(store.first_frames(store.indices("validation"))), False)
-    headings = [f"{size:,}" for size in SIZES] + [f"{SIZES[0]}, no centres", "strongest in (PSI)"]
+    others["validation split (no shift)"] = (ask(store.first_frames(store.indices("validation"))), False)
+    headings = [f"{size:,}" for size in SIZES] + [f"{SIZES[0]}, no centres", "strongest features (PSI)"]
     lines += ["", "| shift | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
     for name, (other, paired) in others.items():
         found = [alarms(usual, other, size, shifted, paired=paired)[0] for size in SIZES]
@@ -183,8 +183,8 @@ def cost(images: np.ndarray, usual: Asked) -> str:
     compare(usual.rows, usual.rows, level=0.01, psi_floor=0.1)
     comparison = time.perf_counter() - start
     return (
-        f"The figures of an image take {1e6 * statistics:.1f} µs of processor time; the comparison of "
-        f"{len(usual.rows):,} predictions with as many of the reference {1000 * comparison:.0f} ms."
+        f"The statistics of an image take {1e6 * statistics:.1f} µs of CPU time; the comparison of "
+        f"{len(usual.rows):,} predictions with as many in the reference takes {1000 * comparison:.0f} ms."
     )
 
 

@@ -1,11 +1,11 @@
-"""An epoch of MNIST's size: our loop against the same network under a DataLoader with four workers.
+"""An epoch of MNIST's size: our loop against the same network with a DataLoader and four workers.
 
     python -m benchmarks.epoch                (on a GPU if there is one)
     python -m benchmarks.epoch --device cpu
 
-Batches of 512, a fused Adam, on CUDA bfloat16 for both. Ours keeps the images on the device and, on CUDA, replays the
-step as a graph; an epoch of ours scores 5,000 validation images too. Each is a process of its own; they take turns, and
-the first epoch is not counted. Writes benchmarks/results/epoch-DEVICE.md.
+Batch size 512, fused Adam, on CUDA bfloat16 for both. Our loop keeps the images on the device and, on CUDA, replays the
+step as a graph; our epochs also score 5,000 validation images. The two run in separate processes and in turn; the first
+epoch is not counted. Writes benchmarks/results/epoch-DEVICE.md.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def page(rows: list[str], device: str) -> str:
         f"{where}, torch {torch.__version__}, commit {commit()}, {datetime.now(UTC):%Y-%m-%d}:",
         f"`python -m benchmarks.epoch --device {device}`",
         "",
-        "| case | ours, s | spread, s | DataLoader, s | ratio | aim on an H100, s |",
+        "| case | ours, s | spread, s | DataLoader, s | ratio | target on an H100, s |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     return "\n".join([*head, *rows, ""])

@@ -144,8 +144,8 @@ def disagreement(seed: int = 0) -> float:
 def section(rates: list[Rates], reigns: dict[str, float], count: int) -> str:
     """Markdown: the two tables."""
     lines = [
-        f"Champion: {CHAMPION:.1%} right on {len(ACTUAL):,} images; an equally good network disagrees with it on "
-        f"{disagreement():.2%} of them. {count:,} challengers for each row (macro F1: a quarter of them); promoted:",
+        f"The champion is right on {CHAMPION:.1%} of {len(ACTUAL):,} images; an equally good network differs from it "
+        f"on {disagreement():.2%} of them. Share of {count:,} challengers promoted (macro F1: of a quarter of them):",
         "",
         "| true difference in accuracy | " + " | ".join(RULES) + " |",
         "|---:|" + "---:|" * len(RULES),
@@ -158,8 +158,8 @@ def section(rates: list[Rates], reigns: dict[str, float], count: int) -> str:
     ]
     lines += [
         "",
-        f"Fifty equally good challengers to one champion on one test split, {count:,} times: one took its place in "
-        f"{reigns['shared']:.1%} with the shared level, in {reigns['single']:.1%} with `looks: single`.",
+        f"In {count:,} simulations of fifty equally good challengers on one test split, the champion was replaced in "
+        f"{reigns['shared']:.1%} with the shared level and in {reigns['single']:.1%} with `looks: single`.",
     ]
     return "\n".join(lines)
 

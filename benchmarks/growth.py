@@ -173,11 +173,11 @@ def write(found: dict[str, list[tuple[float, float]]], at: str) -> None:
     lines = [
         OPENING,
         f"`python -m benchmarks.growth` at {at}, {machine()}, {time.strftime('%Y-%m-%d')}; a GRU over",
-        "rows, batch 128, one thread; unless the axis says otherwise 2,000 images of 28 rows, hidden 64.",
+        "rows, batch size 128, one thread, 2,000 images of 28 rows, hidden size 64, except where the axis varies them.",
         "",
         "![Seconds and memory of an epoch against images, steps, hidden size, candidates](images/growth.svg)",
         "",
-        "| axis | sizes | seconds an epoch | exponent | MiB | exponent |",
+        "| axis | sizes | seconds per epoch | exponent | MiB | exponent |",
         "|---|---|---|---:|---|---:|",
     ]
     for axis, sizes in AXES.items():

@@ -1,8 +1,8 @@
 """One training on all threads, or as many trainings as threads: `python -m benchmarks.jobs`.
 
-The same trainings as in `python -m benchmarks`. In each round one runs alone on all threads, then several, one thread
-each, at the same time; what counts is the images a second of all together. `recursight pipeline` runs as many trainings
-at once as the processors bear with `train.threads` each: the table says which number is best.
+Uses the trainings of `python -m benchmarks`. In each round, one runs alone on all threads, then several run in parallel
+on one thread each; the images per second of all together are compared. `recursight pipeline` runs as many trainings in
+parallel as the cores allow with `train.threads` each; the table shows which number is best.
 
 Writes benchmarks/results/jobs.md.
 """
@@ -22,10 +22,10 @@ from benchmarks.contender import Contender
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "results" / "jobs.md"
-HEAD = """# One training on {count} threads, or {count} on one each
+HEAD = """# One training on {count} threads, or {count} on one thread each
 
-Images a second of all trainings together, medians of {rounds} rounds; the ratio of the two in the same round, lowest to
-highest. {machine}, commit {commit}, {date}, load {load:.1f} at the end: `{command}`
+Images per second of all trainings together, medians over {rounds} rounds, and the ratio within a round (lowest to
+highest). {machine}, commit {commit}, {date}, load {load:.1f} at the end: `{command}`
 
 | training | one, {count} threads | {count}, one thread each | ratio |
 |---|---:|---:|---:|

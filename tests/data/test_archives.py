@@ -44,11 +44,11 @@ def test_zip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png"])
 def test_member_that_leaves_the_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="leaves the folder"):
+    with pytest.raises(InputError, match="points outside the folder"):
         unpack(tar(tmp_path / "a.tar", (tarfile.TarInfo(name), b"x")), tmp_path / "in" / "to")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(name, b"x")
-    with pytest.raises(InputError, match="leaves the folder"):
+    with pytest.raises(InputError, match="points outside the folder"):
         unpack(tmp_path / "a.zip", tmp_path / "in" / "to")
     assert not list(tmp_path.rglob("evil.png"))
 
@@ -79,12 +79,12 @@ def test_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
 def test_not_an_archive(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match=r"is no archive that can be read: .*\."):
+    with pytest.raises(InputError, match=r"is not a readable archive: .*\."):
         unpack(tmp_path / name, tmp_path / "to")
 
 
 def test_truncated(tmp_path: Path) -> None:
     whole = tar(tmp_path / "a.tar.gz", (tarfile.TarInfo("a.png"), bytes(range(256)) * 1000)).read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="is no archive that can be read"):
+    with pytest.raises(InputError, match="is not a readable archive"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "to")

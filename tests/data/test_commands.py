@@ -60,8 +60,8 @@ def test_one_parquet_file(
     [
         (["nowhere"], "nowhere is neither a path nor the name of a data set; known: digits, mnist"),
         (["minst"], "did you mean 'mnist'?"),
-        (["params.yaml"], "params.yaml is a file; give the folder it is in"),
-        ([".", "--from", "."], "--from goes with the name of a data set"),
+        (["params.yaml"], "params.yaml is a single file; pass its folder"),
+        ([".", "--from", "."], "--from needs the name of a data set"),
         (["mnist", "--from", "."], "has no train-images-idx3-ubyte.gz; mnist needs"),
         (["empty"], "empty is empty."),
     ],

@@ -45,7 +45,7 @@ def test_a_class_may_be_called_test(folder: Path) -> None:
 def test_class_beside_splits(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", splits_of(pictures(), False))
     write_folder(tmp_path, splits_of(pictures(), False))
-    with pytest.raises(InputError, match=r"2/ lies beside train/; is it a class or a split\?"):
+    with pytest.raises(InputError, match=r"2/ is next to train/; is it a class or a split\?"):
         open_source(tmp_path)
 
 
@@ -53,7 +53,7 @@ def test_split_without_classes(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", splits_of(pictures(), False))
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "1.png").write_bytes(png(pictures()["2"][0]))
-    with pytest.raises(InputError, match=r"test/ has no class folders in it"):
+    with pytest.raises(InputError, match=r"test/ contains no class folders"):
         open_source(tmp_path)
 
 
@@ -73,9 +73,9 @@ def test_every_bad_image_is_named(folder: Path) -> None:
     assert "the data has 4 faults; nothing was changed." in sentence
     assert "--skip-bad" in sentence
     assert "2/0.png is empty." in sentence
-    assert "2/1.png is no image that can be decoded." in sentence
+    assert "2/1.png is not an image that can be decoded." in sentence
     assert "10/21.png cannot be decoded: " in sentence
-    assert "loose.png lies in no class folder." in sentence
+    assert "loose.png is not in a class folder." in sentence
     summary = prepare(folder, folder.parent / "store", skip_bad=True)
     assert summary["count"] == 37
     assert len(summary["skipped"]) == 4
@@ -89,8 +89,8 @@ def test_link_that_leaves_the_folder(folder: Path) -> None:
     (folder / "10" / "all").symlink_to(folder.parent)
     faults = [str(item) for item in open_source(folder).read() if isinstance(item, Fault)]
     assert faults == [
-        "2/link.png is a link that leaves the folder.",
-        "10/all is a link that leaves the folder.",
+        "2/link.png is a link that points outside the folder.",
+        "10/all is a link that points outside the folder.",
     ]
 
 

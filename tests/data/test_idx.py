@@ -52,7 +52,7 @@ def test_same_values_give_the_same_gzip_bytes(tmp_path: Path) -> None:
 def test_truncated(folder: Path) -> None:
     content = (folder / IMAGES).read_bytes()
     (folder / IMAGES).write_bytes(content[:-1])
-    assert f"{IMAGES} is truncated: it ends before its header says." in refused(folder)
+    assert f"{IMAGES} is truncated: it is shorter than its header declares." in refused(folder)
 
 
 def test_truncated_gzip(folder: Path) -> None:
@@ -78,12 +78,12 @@ def test_truncated_within_its_header(folder: Path) -> None:
 def test_wrong_magic(folder: Path) -> None:
     content = (folder / IMAGES).read_bytes()
     (folder / IMAGES).write_bytes(b"\0\0\x0d\x03" + content[4:])
-    assert "its magic is 0x00000d03, not 0x00000803" in refused(folder)
+    assert "its magic number is 0x00000d03, not 0x00000803" in refused(folder)
 
 
 def test_not_gzip(folder: Path) -> None:
     (folder / IMAGES).rename(folder / f"{IMAGES}.gz")
-    assert f"{IMAGES}.gz is not gzip, though its name ends in .gz." in refused(folder)
+    assert f"{IMAGES}.gz is not gzip, although its name ends in .gz." in refused(folder)
 
 
 def test_gzip_without_the_name(folder: Path) -> None:
@@ -93,12 +93,12 @@ def test_gzip_without_the_name(folder: Path) -> None:
 
 def test_other_number_of_labels(folder: Path) -> None:
     idx.write(folder / LABELS, np.zeros(39, np.uint8))
-    assert f"{IMAGES} holds 40 images, but {LABELS} 39 labels." in refused(folder)
+    assert f"{IMAGES} contains 40 images, but {LABELS} 39 labels." in refused(folder)
 
 
 def test_labels_missing(folder: Path) -> None:
     (folder / LABELS).unlink()
-    assert "has no labels beside it" in refused(folder)
+    assert "has no labels:" in refused(folder)
 
 
 def test_more_than_promised_is_refused_unread(folder: Path) -> None:
@@ -108,19 +108,19 @@ def test_more_than_promised_is_refused_unread(folder: Path) -> None:
         stream.write(struct.pack(">4I", 0x803, 40, 6, 5))
         for _ in range(64):
             stream.write(bytes(1 << 20))
-    assert "holds more than its header says." in refused(folder)
+    assert "is longer than its header declares." in refused(folder)
 
 
 def test_giant_promises(folder: Path) -> None:
     (folder / IMAGES).write_bytes(struct.pack(">4I", 0x803, 40, 2**31, 2**31))
-    assert "2147483648×2147483648 pixels an image" in refused(folder)
+    assert "2147483648×2147483648 pixels per image" in refused(folder)
     (folder / IMAGES).write_bytes(struct.pack(">4I", 0x803, 2**32 - 1, 28, 28))
-    assert "says 4,294,967,295 images" in refused(folder)
+    assert "declares 4,294,967,295 images" in refused(folder)
 
 
 def test_no_images(folder: Path) -> None:
     idx.write(folder / IMAGES, np.zeros((0, 6, 5), np.uint8))
-    assert "holds no images" in refused(folder)
+    assert "contains no images" in refused(folder)
 
 
 def test_label_without_a_name(folder: Path) -> None:
@@ -131,12 +131,12 @@ def test_label_without_a_name(folder: Path) -> None:
 def test_impossible_channels(folder: Path) -> None:
     (folder / IMAGES).unlink()
     idx.write(folder / "images-idx4-ubyte", np.zeros((40, 6, 5, 2), np.uint8))
-    assert "says 2 channels; images have 1 or 3." in refused(folder)
+    assert "declares 2 channels; images have 1 or 3." in refused(folder)
 
 
 def test_unknown_split(folder: Path) -> None:
     (folder / IMAGES).rename(folder / f"trian-{IMAGES}")
-    assert "'trian' is no split" in refused(folder)
+    assert "'trian' is not a split" in refused(folder)
 
 
 def test_all_faults_are_told_at_once(folder: Path) -> None:

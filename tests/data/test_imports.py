@@ -131,7 +131,7 @@ def test_bad_images_change_nothing_unless_skipped(project: Layout, flowers: Path
         import_data(project, flowers, **SHARES)
     assert "2 faults" in str(error.value)
     assert "2/0.png is empty." in str(error.value)
-    assert "10/20.png is no image" in str(error.value)
+    assert "10/20.png is not an image" in str(error.value)
     assert state(project) == before
     summary = import_data(project, flowers, skip_bad=True, **SHARES)
     assert (summary["count"], len(summary["skipped"])) == (38, 2)

@@ -32,14 +32,14 @@ def faults(folder: Path) -> list[str]:
 def test_path_that_leaves_the_folder(folder: Path, path: str) -> None:
     (folder.parent / "secret.png").write_bytes(png(pictures()["2"][0]))
     rewrite(folder, "0.png", path)
-    assert faults(folder) == [f"{path} leaves the folder (manifest.csv line 2)."]
+    assert faults(folder) == [f"{path} is outside the folder (manifest.csv line 2)."]
 
 
 def test_link_that_leaves_the_folder(folder: Path) -> None:
     (folder.parent / "secret.png").write_bytes(png(pictures()["2"][0]))
     (folder / "0.png").unlink()
     (folder / "0.png").symlink_to(folder.parent / "secret.png")
-    assert faults(folder) == ["0.png leaves the folder (manifest.csv line 2)."]
+    assert faults(folder) == ["0.png is outside the folder (manifest.csv line 2)."]
 
 
 def test_listed_but_missing_and_all_others(folder: Path) -> None:
@@ -61,7 +61,7 @@ def test_listed_but_missing_and_all_others(folder: Path) -> None:
 def test_splits_are_all_or_none(folder: Path) -> None:
     rewrite(folder, "0.png,2,", "0.png,2,train")
     assert len(faults(folder)) == 39
-    assert "1.png has no split, though others have one (manifest.csv line 3)" in faults(folder)[0]
+    assert "1.png has no split, although others have one (manifest.csv line 3)" in faults(folder)[0]
 
 
 def test_unknown_split(folder: Path) -> None:

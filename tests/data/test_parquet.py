@@ -54,7 +54,7 @@ def test_split_in_names(tmp_path: Path, name: str) -> None:
 
 def test_some_names_without_a_split(folder: Path) -> None:
     (folder / NAME).rename(folder / "part.parquet")
-    with pytest.raises(InputError, match=r"part.parquet: the name says no split, though other files say theirs"):
+    with pytest.raises(InputError, match=r"part.parquet: the name contains no split, although those of other files do"):
         open_source(folder)
 
 
@@ -66,10 +66,10 @@ def test_columns_missing(tmp_path: Path) -> None:
 
 def test_types(tmp_path: Path) -> None:
     plain({"image": LABELS, "label": LABELS}, tmp_path / "any.parquet")
-    with pytest.raises(InputError, match=r"column 'image' is string; it must hold encoded images"):
+    with pytest.raises(InputError, match=r"column 'image' is string; it must contain encoded images"):
         open_source(tmp_path)
     plain({"image": IMAGES, "label": [0.5] * 40}, tmp_path / "any.parquet")
-    with pytest.raises(InputError, match=r"column 'label' is double; it must hold integers or strings"):
+    with pytest.raises(InputError, match=r"column 'label' is double; it must contain integers or strings"):
         open_source(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_not_parquet_and_truncated(folder: Path) -> None:
     with pytest.raises(InputError) as error:
         open_source(folder)
     assert len(str(error.value).splitlines()) == 2
-    assert f"{NAME} is not parquet, or damaged: " in str(error.value)
+    assert f"{NAME} is not a parquet file, or is damaged: " in str(error.value)
 
 
 def test_damaged_in_the_middle(folder: Path) -> None:
@@ -103,7 +103,7 @@ def test_bad_rows_are_all_named(tmp_path: Path) -> None:
         prepare(tmp_path / "source", tmp_path / "store")
     assert str(error.value).splitlines()[1:] == [
         "a.parquet:1 has no image bytes.",
-        "a.parquet:2 is no image that can be decoded.",
+        "a.parquet:2 is not an image that can be decoded.",
         "a.parquet:3 has label -1, but the schema names classes 0 to 1.",
     ]
     assert prepare(tmp_path / "source", tmp_path / "store", skip_bad=True)["count"] == 37
@@ -112,7 +112,7 @@ def test_bad_rows_are_all_named(tmp_path: Path) -> None:
 def test_link_that_leaves_the_folder(folder: Path) -> None:
     (folder / NAME).rename(folder.parent / NAME)
     (folder / NAME).symlink_to(folder.parent / NAME)
-    with pytest.raises(InputError, match=r"is a link that leaves the folder"):
+    with pytest.raises(InputError, match=r"is a link that points outside the folder"):
         open_source(folder)
 
 

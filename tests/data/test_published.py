@@ -90,7 +90,7 @@ def test_from_a_folder(tmp_path: Path) -> None:
     obtain("fashion-mnist", tmp_path, tmp_path / "downloads", given=FASHION)
     source = open_source(tmp_path)
     assert (source.count, source.classes[9]) == (70_000, "Ankle boot")
-    with pytest.raises(InputError, match="is not the file that is published for kmnist: its checksum differs"):
+    with pytest.raises(InputError, match="is not the published file of kmnist: its checksum differs"):
         obtain("kmnist", tmp_path, tmp_path / "downloads", given=FASHION)
 
 

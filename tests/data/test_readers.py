@@ -74,7 +74,5 @@ def test_missing_empty_and_foreign_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is empty\."):
         open_source(tmp_path)
     (tmp_path / "notes.txt").write_text("no images here")
-    with pytest.raises(
-        InputError, match=r"no data set that can be read. Looked for: IDX .*manifest.csv.*parquet.*image"
-    ):
+    with pytest.raises(InputError, match=r"in no known data format. Looked for: IDX .*manifest.csv.*parquet.*image"):
         open_source(tmp_path)

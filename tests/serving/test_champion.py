@@ -83,7 +83,7 @@ def test_every_file_that_is_no_image_is_named(champion, pictures, project):
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert "missing.png: does not exist" in lines[0]
-    assert "text.png: is no image" in lines[1]
+    assert "text.png: is not an image" in lines[1]
     assert "is a folder" in lines[2]
 
 

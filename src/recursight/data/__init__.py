@@ -1,1 +1,1 @@
-"""From anybody's images to one store: readers, validation, splits, and the store itself."""
+"""From source files to the store: readers, validation, splits, and the store itself."""

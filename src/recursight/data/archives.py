@@ -1,4 +1,4 @@
-"""Unpacking archives that others made: nothing leaves the folder, no links, no more bytes than is honest."""
+"""Unpacks untrusted archives: no paths outside the folder, no links, no decompression bombs."""
 
 import stat
 import tarfile
@@ -29,7 +29,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a tar or zip archive into a folder.
 
     Raises:
-        InputError: if it is damaged, has a member that is no plain file or leaves the folder, or is a bomb.
+        InputError: if it is damaged, contains a member that is not a plain file or points outside the folder, or is
+            a decompression bomb.
     """
     left = max(_ALWAYS_ALLOWED_BYTES, MAX_RATIO * archive.stat().st_size)
     try:
@@ -46,13 +47,13 @@ def unpack(archive: Path, folder: Path) -> None:
                         f"{archive} unpacks to more than {MAX_RATIO} times its size: a decompression bomb?"
                     )
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{archive} is no archive that can be read: {str(error).rstrip('.')}.") from None
+        raise InputError(f"{archive} is not a readable archive: {str(error).rstrip('.')}.") from None
     except OSError as error:
         raise InputError(f"{archive} could not be unpacked: {error}.") from None
 
 
 def _copy(content: IO[bytes], target: Path, left: int) -> int:
-    """Copies one member and returns how many bytes may still come; below zero, it stopped."""
+    """Copies one member and returns how many bytes are still allowed; it stops when this falls below zero."""
     with target.open("wb") as stream:
         while left >= 0 and (block := content.read(_BLOCK_BYTES)):
             left -= len(block)
@@ -63,7 +64,7 @@ def _copy(content: IO[bytes], target: Path, left: int) -> int:
 def _inside(archive: Path, name: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]):
-        raise InputError(f"{archive}: {name!r} leaves the folder.")
+        raise InputError(f"{archive}: {name!r} points outside the folder.")
     return path
 
 
@@ -82,7 +83,7 @@ def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
         if not (member.isreg() or member.isdir()):
             raise InputError(f"{archive}: {member.name!r} is a link or a device; only files and folders are unpacked.")
         yield member.name, opened.extractfile(member) if member.isreg() else None
-        opened.members = []  # type: ignore[attr-defined]  # or all headers would stay in memory
+        opened.members = []  # type: ignore[attr-defined]  # otherwise all headers would stay in memory
 
 
 def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:

@@ -1,6 +1,6 @@
-"""One pass over a source: every image decoded, in order, by all cores, and everything wrong with it noted.
+"""One pass over a source: decodes every image, in order and on all cores, and records every error.
 
-Import and prepare both validate by this pass. What it holds at a time is bounded: a few chunks of a few megabytes.
+Import and prepare both validate with this pass. Its memory is bounded: a few chunks of a few megabytes.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from recursight.data.images import BadImage, decode, read_bytes
 from recursight.data.records import Fault, Record
 
 Progress = Callable[[int, int], None]
-"""Told after each chunk how many records are done, and of how many."""
+"""Called after each chunk with the number of finished records and their total."""
 
 Decode = Callable[[bytes | Path | np.ndarray], np.ndarray]
 
@@ -33,17 +33,17 @@ def examples(
     progress: Progress | None = None,
     with_bytes: bool = False,
 ) -> Iterator[list[Example]]:
-    """Decodes a whole source, in order; what cannot be decoded goes to `findings` instead.
+    """Decodes a whole source in order; images that cannot be decoded are recorded in `findings`.
 
     Args:
-        findings: of the source to read; it grows as the pass goes on.
-        decode: makes pixels (H, W, C) of one image; raises BadImage if it cannot.
-        keep: whether the pixels of an image of some shape are wanted.
-        progress: told how far the pass is.
-        with_bytes: the records come with the bytes that were decoded, in place of paths.
+        findings: of the source to read; updated during the pass.
+        decode: returns the pixels (H, W, C) of one image; raises BadImage if it cannot.
+        keep: whether to keep the pixels of an image with the given shape.
+        progress: receives the progress.
+        with_bytes: return the encoded bytes in the records instead of paths.
     """
     done = 0
-    with warnings.catch_warnings():  # Pillow warns of oddities in metadata; only pixels matter here
+    with warnings.catch_warnings():  # Pillow warns about unusual metadata; only pixels matter here
         warnings.filterwarnings("ignore", module=r"PIL\.")
         for outcomes in _outcomes(findings.source.read(), decode, keep, with_bytes):
             good = findings.add(outcomes)
@@ -57,7 +57,7 @@ def examples(
 def _outcomes(
     records: Iterator[Record | Fault], decode: Decode, keep: Callable[[Shape], bool], with_bytes: bool
 ) -> Iterator[list[Example | Fault]]:
-    """Keeps all cores busy with a few chunks; the first ones are short, to learn how large the pixels are."""
+    """Keeps all cores busy with a few chunks; the first are short, to find out how large the images are."""
 
     def work(chunk: list[Record | Fault]) -> list[Example | Fault]:
         return [item if isinstance(item, Fault) else _example(item, decode, keep, with_bytes) for item in chunk]
@@ -80,7 +80,7 @@ def _outcomes(
 
 
 def _chunk(records: Iterator[Record | Fault], length: int) -> list[Record | Fault]:
-    """The next records, at most `length` and not much more than a few megabytes of encoded images."""
+    """The next records: at most `length`, and about a few megabytes of encoded images."""
     chunk: list[Record | Fault] = []
     weight = 0
     for item in records:
@@ -97,7 +97,7 @@ def _encoded_bytes(image: bytes | Path | np.ndarray) -> int:
         try:
             return image.stat().st_size
         except OSError:
-            return 0  # told when it is read
+            return 0  # reported when it is read
     return image.nbytes if isinstance(image, np.ndarray) else len(image)
 
 
@@ -115,5 +115,5 @@ def _example(record: Record, decode: Decode, keep: Callable[[Shape], bool], with
 
 
 def cores() -> int:
-    """How many CPU cores this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,8 @@
-"""One image: from encoded bytes to the uint8 pixels that the store holds.
+"""Decodes one image: from encoded bytes to the uint8 pixels of the store.
 
-Whatever Pillow opens becomes grey or RGB with 8 bits: bilevel and 16-bit grey become 8-bit grey, palettes, CMYK and
-the like become RGB, transparency is laid over black, a photograph is turned as its EXIF orientation says, and of an
-animation the first frame is taken.
+Everything that Pillow opens becomes 8-bit grey or RGB: bilevel and 16-bit grey become 8-bit grey, palettes, CMYK and
+the like become RGB, transparent images are composited over black, photographs are rotated by their EXIF orientation,
+and only the first frame of an animation is used.
 """
 
 import io
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 54_000_000
-"""Pixels of the largest image that is decoded: a camera's 50 megapixels, and no decompression bomb."""
+"""Maximum image size: allows a 50 megapixel photograph, but no decompression bomb."""
 
 MAX_FILE_BYTES = 256_000_000
 _LARGE_PIXELS = 2_000_000
@@ -29,9 +29,9 @@ _PLAIN = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}
 _CHUNK = struct.Struct(">I4s")  # length, kind
 _CHECKSUM = struct.Struct(">I")
 _HARMLESS = (b"IHDR", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"bKGD")  # samples are taken as they are
-_one_large_at_a_time = threading.Lock()  # or memory would grow with the number of threads
+_one_large_at_a_time = threading.Lock()  # otherwise memory would grow with the number of threads
 
-# Large images in blocks that malloc maps by themselves, and so gives back: smaller blocks stay with each thread's heap.
+# malloc returns blocks of this size to the system; smaller ones would stay in the heap of each thread.
 Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
 Resize = Literal["pad", "crop", "stretch"]
@@ -39,14 +39,14 @@ Channels = Literal["keep", "grey", "rgb"]
 
 
 class BadImage(Exception):
-    """This image cannot be used; the message says why, without naming it."""
+    """An image cannot be used; the message says why, without naming the image."""
 
 
 def read_bytes(image: bytes | Path) -> bytes:
     """The encoded bytes.
 
     Raises:
-        BadImage: if there is no such file, it cannot be read, or it is empty.
+        BadImage: if the file is missing, unreadable, empty or too large.
     """
     content = _read(image, MAX_FILE_BYTES) if isinstance(image, Path) else image
     if content is None:
@@ -57,7 +57,7 @@ def read_bytes(image: bytes | Path) -> bytes:
 
 
 def _read(path: Path, most: int) -> bytes | None:
-    """The content of a file with no more bytes than this."""
+    """The content of a file; None if it has more than `most` bytes."""
     try:
         with path.open("rb", buffering=0) as file:
             return file.readall() if os.fstat(file.fileno()).st_size <= most else None
@@ -73,13 +73,13 @@ def decode(
     resize: Resize = "pad",
     channels: Channels = "keep",
 ) -> np.ndarray:
-    """Decodes one image and fits it to the policy.
+    """Decodes one image and converts it to the given size and channels.
 
     Args:
         image: encoded, or uint8 pixels H, W or H, W, C.
-        size: height and width of the result; None keeps the image's own.
-        resize: `pad` scales the whole image into the size and fills with black, `crop` fills the size and cuts what
-            stands out on both sides, `stretch` does not keep the aspect. Bilinear, with antialiasing.
+        size: height and width of the result; None keeps the original size.
+        resize: `pad` scales the image to fit and fills with black, `crop` scales it to cover the size and crops both
+            sides evenly, `stretch` changes the aspect ratio. Bilinear, with antialiasing.
         channels: `grey` (luma, ITU-R 601), `rgb`, or `keep` what the image has.
 
     Returns:
@@ -107,10 +107,10 @@ def decode(
 
 
 def pixels_of(image: bytes) -> int:
-    """Height times width of an encoded image, from its header alone.
+    """Height times width of an encoded image, read from its header only.
 
     Raises:
-        BadImage: if it has none, or more than `MAX_PIXELS`.
+        BadImage: if it has no valid header, or more than `MAX_PIXELS`.
     """
     with _open(image) as opened:
         return opened.width * opened.height
@@ -120,10 +120,10 @@ def _open(image: bytes | Path) -> Image.Image:
     try:
         opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
     except UnidentifiedImageError:
-        raise BadImage("is no image that can be decoded.") from None
+        raise BadImage("is not an image that can be decoded.") from None
     except Image.DecompressionBombError:
         raise BadImage(f"has more than {MAX_PIXELS:,} pixels: a decompression bomb?") from None
-    except Exception as error:  # Pillow's parsers let almost any exception out on hostile bytes
+    except Exception as error:  # Pillow's parsers raise almost any exception on malformed bytes
         raise BadImage(f"cannot be decoded: {_reason(error)}") from None
     if opened.width * opened.height > MAX_PIXELS:
         raise BadImage(f"has {opened.width}×{opened.height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
@@ -165,7 +165,7 @@ def _png_data(image: bytes) -> Iterator[bytes]:
 def _decoded(image: Image.Image, size: tuple[int, int] | None, resize: Resize, channels: Channels) -> np.ndarray:
     try:
         if size is not None and image.format == "JPEG":
-            image.draft(None, (2 * max(size), 2 * max(size)))  # decodes at a fraction of the size where that is enough
+            image.draft(None, (2 * max(size), 2 * max(size)))  # decodes at a reduced size, if that is enough
         image.load()
         if image.getexif().get(0x0112, 1) != 1:
             image = ImageOps.exif_transpose(image)
@@ -182,7 +182,7 @@ def _reason(error: Exception) -> str:
 
 
 def _canonical(image: Image.Image) -> Image.Image:
-    """Mode L or RGB, or La or RGBa: colours multiplied with their alpha, which is what they are over black."""
+    """Converts to mode L or RGB, or to La or RGBa, which are premultiplied by alpha as if over black."""
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":

@@ -1,4 +1,4 @@
-"""From what a person names to a folder: a data set's name, an archive, a single parquet file, or a folder already."""
+"""Turns the source that a user names into a folder: a data set, an archive, a parquet file, or a folder."""
 
 import shutil
 import tempfile
@@ -11,26 +11,26 @@ from recursight.errors import InputError, nearest
 from recursight.layout import Layout
 
 Reporting = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
-"""Opens a progress report, of some title and unit."""
+"""Opens a progress report with a title and a unit."""
 
 
 @contextmanager
 def opened(source: str, layout: Layout, given: Path | None, reporting: Reporting) -> Iterator[Path]:
-    """Yields a folder with the source in it; what had to be unpacked is gone afterwards.
+    """Yields a folder that contains the source; unpacked files are removed afterwards.
 
     Args:
         source: a name of `published.NAMES`, or a path.
-        layout: of the project; downloads and unpacked files go below its working state.
-        given: for a name, a folder that has the published files.
+        layout: of the project; downloads and unpacked files are stored in its working state.
+        given: for a name, a folder with the published files.
         reporting: opens the progress report of a download.
 
     Raises:
-        InputError: if there is no such thing, or it cannot be had or unpacked.
+        InputError: if the source does not exist, or cannot be downloaded or unpacked.
     """
     path = Path(source).expanduser()
     if source not in published.NAMES:
         if given is not None:
-            raise InputError(f"--from goes with the name of a data set ({', '.join(published.NAMES)}), not a path.")
+            raise InputError(f"--from needs the name of a data set ({', '.join(published.NAMES)}), not a path.")
         if path.is_dir():
             yield path
             return
@@ -50,5 +50,7 @@ def opened(source: str, layout: Layout, given: Path | None, reporting: Reporting
         elif path.suffix == ".parquet":
             shutil.copyfile(path, folder / path.name)
         else:
-            raise InputError(f"{source} is a file; give the folder it is in, or one of {', '.join(archives.SUFFIXES)}.")
+            raise InputError(
+                f"{source} is a single file; pass its folder, or an archive: {', '.join(archives.SUFFIXES)}."
+            )
         yield folder

@@ -1,7 +1,7 @@
-"""Packs images into parquet shards by Hugging Face's convention, their encoded bytes unchanged.
+"""Packs images into parquet shards as on Hugging Face, without changing their encoded bytes.
 
-One shard holds about 64 MB, a row group about 4 MB; each split has shards of its own, named after it. Why folders are
-packed at all: docs/decisions/0002-packed-imports.md.
+A shard holds about 64 MB, a row group about 4 MB; each split has separate shards, named after it. The reasons for
+packing are in docs/decisions/0002-packed-imports.md.
 """
 
 import io
@@ -22,10 +22,10 @@ _GROUP_ROWS = 1_000
 
 
 class PackWriter:
-    """Writes records into a folder, as they come; a context manager that finishes the last shards.
+    """Writes records into a folder; as a context manager it finishes the last shards.
 
     Args:
-        folder: exists, and is empty.
+        folder: exists and is empty.
         classes: names, in the order of their labels.
     """
 
@@ -36,7 +36,7 @@ class PackWriter:
         self._shards: dict[str | None, _Shard] = {}
 
     def append(self, record: Record) -> None:
-        """Takes a record; pixels are encoded as PNG."""
+        """Adds a record; pixels are encoded as PNG."""
         shard = self._shards.setdefault(record.split, _Shard(self.folder, record.split or "images", self.schema))
         image = _png(record.image) if isinstance(record.image, np.ndarray) else record.image
         row = {
@@ -88,7 +88,7 @@ class _Shard:
             return
         if self.writer is None:
             path = self.folder / f"{self.name}-{self.number:05}.parquet"
-            # Encoded images do not shrink any more, and a dictionary of them would only take memory.
+            # Encoded images cannot be compressed further, and a dictionary of them would only use memory.
             self.writer = pq.ParquetWriter(path, self.schema, compression="none", use_dictionary=["label", "group"])
         self.writer.write_table(pa.Table.from_pylist(self.rows, self.schema))
         self.shard_bytes += self.group_bytes

@@ -1,6 +1,6 @@
-"""Data sets by name: fetched from where they are published, or from a folder, and checked by checksum.
+"""Published data sets by name: downloaded or taken from a folder, and verified by checksum.
 
-Everything ends up as IDX files and classes.txt. Nothing is unpickled: CIFAR-10 is taken in its binary version.
+All are converted to IDX files and classes.txt. Nothing is unpickled: CIFAR-10 is read in its binary version.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _BLOCK_BYTES = 1 << 20
 _MAX_FILE_BYTES = 1_000_000_000
 
 Transferred = Callable[[int, int], None]
-"""Told how many megabytes of a file have come, and of how many."""
+"""Called with the megabytes of a file received so far, and with their total."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class File:
     """A published file.
 
     Attributes:
-        name: at each address, and in a folder.
+        name: of the file, at each address and in a folder.
         md5: of the file, as published.
-        content_md5: of what is in it, for one that was unpacked or compressed again; None if not known.
+        content_md5: of the uncompressed content, for files that were unpacked or recompressed; None if not known.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Published:
     """A published data set.
 
     Attributes:
-        addresses: folders on the web that hold all its files; tried in turn.
+        addresses: URLs of folders with all the files; tried in order.
         files: all of them.
-        classes: names, where the files do not say.
+        classes: names, if the files do not contain them.
     """
 
     addresses: tuple[str, ...]
@@ -111,13 +111,13 @@ def obtain(
 
     Args:
         name: one of `NAMES`.
-        folder: where the files go; it exists, and is empty.
-        downloads: keeps what was downloaded, for the next time.
-        given: a folder that has the published files; then nothing is downloaded.
-        transferred: told how far a download is.
+        folder: target of the files; exists and is empty.
+        downloads: cache of downloaded files.
+        given: a folder with the published files; then nothing is downloaded.
+        transferred: receives the progress of a download.
 
     Raises:
-        InputError: if a file cannot be had, or is not the published one.
+        InputError: if a file is not available, or is not the published one.
     """
     if name == MADE_HERE:
         make_digits(folder)
@@ -148,10 +148,10 @@ def make_digits(folder: Path) -> None:
 
 
 def download(addresses: tuple[str, ...], file: File, path: Path, transferred: Transferred | None = None) -> None:
-    """Downloads a file from the first address that has it; it is there whole and checked, or not at all.
+    """Downloads a file from the first address that has it; it appears only when it is complete and verified.
 
     Raises:
-        InputError: with what each address said.
+        InputError: with the error of each address.
     """
     failures = []
     for address in addresses:
@@ -165,7 +165,7 @@ def download(addresses: tuple[str, ...], file: File, path: Path, transferred: Tr
         except (OSError, http.client.HTTPException, InputError) as error:
             failures.append(f"{address}{file.name}: {error}")
     raise InputError(
-        f"{file.name} could not be downloaded; nothing was changed. Download the files in another way and give "
+        f"{file.name} could not be downloaded; nothing was changed. Download the files in another way and pass "
         "their folder with --from FOLDER.\n" + "\n".join(failures)
     )
 
@@ -190,7 +190,7 @@ def unpack_cifar(archive: Path, folder: Path) -> None:
 def _cifar_records(archive: tarfile.TarFile, name: str) -> np.ndarray:
     member = archive.extractfile(f"cifar-10-batches-bin/{name}")
     if member is None:
-        raise ValueError(f"{name} is no file")
+        raise ValueError(f"{name} is not a file")
     return np.frombuffer(member.read(_MAX_FILE_BYTES), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
 
 
@@ -208,12 +208,12 @@ def _transfer(address: str, path: Path, transferred: Transferred | None) -> None
 
 
 def _find(folder: Path, file: File, name: str) -> Path:
-    """The file in a folder, as published or unpacked; one that was compressed again passes by its content."""
+    """The file in a folder, as published or unpacked; a recompressed one is accepted by its content."""
     for path in (folder / file.name, folder / file.name.removesuffix(".gz")):
         if path.is_file():
             if _is_published(path, file):
                 return path
-            raise InputError(f"{path} is not the file that is published for {name}: its checksum differs.")
+            raise InputError(f"{path} is not the published file of {name}: its checksum differs.")
     wanted = ", ".join(each.name for each in PUBLISHED[name].files)
     raise InputError(f"{folder} has no {file.name}; {name} needs {wanted}.")
 
@@ -232,7 +232,7 @@ def _is_published(path: Path, file: File) -> bool:
 
 
 def _md5(stream: BinaryIO) -> str:
-    digest = hashlib.md5(usedforsecurity=False)  # the checksum that is published
+    digest = hashlib.md5(usedforsecurity=False)  # the published checksum
     with stream:
         size = 0
         while block := stream.read(_BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""The contact sheet: a few images of each class, to see at a glance what the data is."""
+"""The contact sheet: a few images of each class."""
 
 import heapq
 from pathlib import Path
@@ -19,7 +19,7 @@ BACKGROUND, INK = (255, 255, 255), (30, 30, 30)
 
 
 class Sampler:
-    """Keeps the images of each class whose hashes are smallest: a random choice that is the same every time."""
+    """Keeps the images with the smallest hashes of each class: a random but reproducible sample."""
 
     def __init__(self, per_class: int) -> None:
         self.per_class = per_class
@@ -38,7 +38,7 @@ class Sampler:
 
 
 def survey(findings: Findings, per_class: int = 10, progress: Progress | None = None) -> Sampler:
-    """Passes over a whole source, and keeps a few thumbnails of each class."""
+    """Reads a whole source and keeps a few thumbnails of each class."""
     sampler = Sampler(per_class)
     for chunk in examples(findings, progress=progress):
         for example in chunk:
@@ -47,7 +47,7 @@ def survey(findings: Findings, per_class: int = 10, progress: Progress | None = 
 
 
 def thumbnail(example: Example) -> Image.Image:
-    """Fits an image into a cell; a small one grows by a whole factor, so that its pixels stay square."""
+    """Fits an image into a cell; a small one is enlarged by an integer factor, so that its pixels stay square."""
     pixels = decode(example.record.image, channels="rgb")
     height, width = pixels.shape[:2]
     opened = Image.fromarray(np.ascontiguousarray(pixels))
@@ -59,7 +59,7 @@ def thumbnail(example: Example) -> Image.Image:
 
 
 def draw(path: Path, findings: Findings, sampler: Sampler) -> None:
-    """Writes the sheet as PNG: a class a row, with its name and how many images it has; at most `ROWS` rows."""
+    """Writes the sheet as PNG, with one row per class, its name and its number of images; at most `ROWS` rows."""
     classes = findings.source.classes
     shown = classes[:ROWS]
     font = ImageFont.load_default(13)

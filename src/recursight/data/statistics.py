@@ -1,18 +1,18 @@
-"""Figures of single images, by which a shift of what comes in is seen without keeping the images.
+"""Statistics of single images, with which drift is detected without storing the images.
 
-All are exact: every sum is one of whole numbers, so a figure does not depend on the batch that its image came in.
+They are computed from sums of integers, which are exact, so they do not depend on the batch.
 """
 
 from functools import reduce
 
 import numpy as np
 
-DARK, BRIGHT = 64, 192  # grey levels: the lowest and the highest quarter
-CHUNK_BYTES = 1 << 16  # of pixels at once: what is made of them stays in the processor's cache
+DARK, BRIGHT = 64, 192  # grey levels: limits of the lowest and the highest quarter
+CHUNK_BYTES = 1 << 16  # of pixels at a time: intermediate results then fit into the CPU cache
 
 
 def image_statistics(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures of each image.
+    """Computes the statistics of each image.
 
     Light: `brightness` (mean, on the scale 0 to 1), `contrast` (standard deviation), `dark` and `bright` (share of
     pixels in the lowest and highest quarter of grey levels). Texture: `edges_across` and `edges_down` (mean difference

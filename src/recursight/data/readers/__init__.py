@@ -1,8 +1,8 @@
-"""Which format a folder is in, and the one table of formats.
+"""The table of readers, and the detection of a folder's format.
 
-A reader is a module with three names: `LOOKS_FOR` says what it looks for, `detect(folder)` whether it finds that by
-names alone, `read(folder)` opens the source and refuses it with every structural fault that it has. Whether single
-images can be decoded is not its business.
+A reader is a module with three names: `LOOKS_FOR` describes its format, `detect(folder)` recognises it by file names
+alone, and `read(folder)` opens the source, or rejects it with a list of all structural errors. It does not check
+whether single images can be decoded.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ class Reader(Protocol):
     def read(self, folder: Path, /) -> Source: ...
 
 
-READERS: dict[str, Reader] = {  # the first that detects its format reads it
+READERS: dict[str, Reader] = {  # in this order; the first that detects its format reads it
     "idx": idx,
     "manifest": manifest,
     "parquet": parquet,
@@ -31,10 +31,10 @@ READERS: dict[str, Reader] = {  # the first that detects its format reads it
 
 
 def open_source(folder: Path) -> Source:
-    """Finds out a folder's format and opens it.
+    """Detects the format of a folder and opens it.
 
     Raises:
-        InputError: if it is missing, empty, in no known format, or not as its format wants it.
+        InputError: if it is missing, empty, in no known format, or violates its format.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.")
@@ -45,11 +45,11 @@ def open_source(folder: Path) -> Source:
         if reader.detect(folder):
             return reader.read(folder)
     looked_for = "; ".join(reader.LOOKS_FOR for reader in READERS.values())
-    raise InputError(f"{folder} is no data set that can be read. Looked for: {looked_for}.")
+    raise InputError(f"{folder} is in no known data format. Looked for: {looked_for}.")
 
 
 def unwrapped(folder: Path) -> Path:
-    """Goes down while all there is is one folder, as in many archives; split and class folders stay in theirs."""
+    """Descends while a folder contains only one folder, as in many archives, except into split and class folders."""
     while True:
         visible = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
         if len(visible) != 1 or not visible[0].is_dir() or visible[0].is_symlink():

@@ -10,7 +10,7 @@ from recursight.data.records import SPLIT_NAMES, SPLITS, Fault, Record, Source, 
 from recursight.errors import InputError
 
 LOOKS_FOR = "an image folder (class folders with images in them, such as cat/1.jpg or train/cat/1.jpg)"
-IMAGE_SUFFIXES = (  # as str.endswith takes them
+IMAGE_SUFFIXES = (  # a tuple, for str.endswith
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif"),
     *(".bmp", ".tif", ".tiff", ".tga", ".pbm", ".pgm", ".pnm", ".ppm"),
 )
@@ -28,7 +28,7 @@ def detect(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Source:
-    """Lists the folder; a class's files are listed again when they are read, so that memory does not grow with them.
+    """Lists the folder; the files of a class are listed again when they are read, to keep memory constant.
 
     Raises:
         InputError: if split folders and class folders are mixed up.
@@ -41,7 +41,7 @@ def read(folder: Path) -> Source:
 
     def records() -> Iterator[Record | Fault]:
         for file in loose:
-            yield Fault(os.path.relpath(file.path, folder), "lies in no class folder.")
+            yield Fault(os.path.relpath(file.path, folder), "is not in a class folder.")
         yield from chain.from_iterable(_records(folder, each) for each in class_folders)
 
     ignored = sorted(os.path.relpath(path, folder) for count in files for path in count.ignored)
@@ -68,12 +68,12 @@ def _class_folders(folder: Path) -> list[ClassFolder]:
     splits = {top: SPLIT_NAMES[top.name.lower()] for top in tops if top.name.lower() in SPLIT_NAMES}
     above_classes = [top for top in splits if _folders(top)]
     if not above_classes and len(splits) < len(tops):
-        return [ClassFolder(None, top.name, top) for top in tops]  # a class may well be called "test"
+        return [ClassFolder(None, top.name, top) for top in tops]  # a class may be called "test"
     for top in tops:
         if top not in splits:
-            raise InputError(f"{folder}: {top.name}/ lies beside {above_classes[0].name}/; is it a class or a split?")
+            raise InputError(f"{folder}: {top.name}/ is next to {above_classes[0].name}/; is it a class or a split?")
         if top not in above_classes:
-            raise InputError(f"{folder}: {top.name}/ has no class folders in it.")
+            raise InputError(f"{folder}: {top.name}/ contains no class folders.")
     order = sorted(splits, key=lambda top: (SPLITS.index(splits[top]), top.name))
     return [ClassFolder(splits[top], path.name, path) for top in order for path in _folders(top)]
 
@@ -83,7 +83,7 @@ def _records(folder: Path, class_folder: ClassFolder) -> Iterator[Record | Fault
     for file in _files_below(class_folder.path):
         name = file.path[len(prefix) :].replace(os.sep, "/")
         if file.is_symlink() and leaves(Path(file.path), root):
-            yield Fault(name, "is a link that leaves the folder.")
+            yield Fault(name, "is a link that points outside the folder.")
         elif file.is_dir():
             yield Fault(name, "is a linked folder; links to folders are not followed.")
         elif _is_image(file.name):
@@ -110,7 +110,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def is_class_folder(path: Path) -> bool:
-    """Whether it holds images, and no folders or lists that would make more of it."""
+    """Whether it contains images and no folders."""
     return not _folders(path) and any(_is_image(entry.name) for entry in _entries(path))
 
 

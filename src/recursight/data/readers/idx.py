@@ -1,8 +1,8 @@
 """IDX, the format of MNIST: one file of images, one of labels, per split.
 
-A header of big-endian 32-bit numbers (0x0000 08 and the number of axes, then the length of each axis) and bytes after
-it. Images have the axes N H W, or N H W C with one or three channels. `classes.txt` beside them may name the classes,
-one a line; without it a class is called by its number.
+A header of big-endian 32-bit numbers (0x0000 08 and the number of axes, then the length of each axis) is followed by
+bytes. Images have the axes N H W, or N H W C with one or three channels. `classes.txt` in the same folder may name the
+classes, one per line; without it the number of a class is its name.
 
 Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section "File formats".
 """
@@ -30,11 +30,11 @@ _SPLITS = SPLIT_NAMES | {"t10k": TEST}
 _MAGIC = {1: 0x801, 3: 0x803, 4: 0x804}
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 20
-_MAX_IMAGES = 100_000_000  # their labels are held in memory
+_MAX_IMAGES = 100_000_000  # their labels are kept in memory
 
 
 class Pair(NamedTuple):
-    """The two files of one split, with what their headers say."""
+    """The two files of one split, with the contents of their headers."""
 
     split: str | None
     images: Path
@@ -44,7 +44,7 @@ class Pair(NamedTuple):
 
 
 class Damage(Exception):
-    """A file is not the IDX file that its name says; the message says why."""
+    """A file is not a valid IDX file; the message says why."""
 
 
 def detect(folder: Path) -> bool:
@@ -52,10 +52,10 @@ def detect(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Source:
-    """Checks every header first, so that all faults of all files are told at once.
+    """Checks every header first, so that all errors of all files are reported at once.
 
     Raises:
-        InputError: if a file is missing, or is not what its name says.
+        InputError: if a file is missing or invalid.
     """
     pairs, faults = _pairs(folder)
     labels: list[np.ndarray] = []
@@ -78,13 +78,13 @@ def read(folder: Path) -> Source:
 
 
 def files(folder: Path) -> list[Path]:
-    """The files that make up the source, and no others."""
+    """The files of the source; other files in the folder are left out."""
     paths = [path for pair in _pairs(folder)[0] for path in (pair.images, pair.labels)]
     return paths + [path for path in [folder / CLASSES] if path.is_file()]
 
 
 def write(path: Path, values: np.ndarray) -> None:
-    """Writes uint8 values as IDX; gzipped if the name ends in .gz, and the same bytes for the same values."""
+    """Writes uint8 values as IDX, gzipped if the name ends in .gz; equal values give identical bytes."""
     header = struct.pack(f">{1 + values.ndim}I", _MAGIC[values.ndim], *values.shape)
     with path.open("wb") as raw:
         if path.suffix != ".gz":
@@ -95,7 +95,7 @@ def write(path: Path, values: np.ndarray) -> None:
 
 
 def _pairs(folder: Path) -> tuple[list[Pair], list[str]]:
-    """Matches images with labels by name; also tells what is wrong with names and headers of images."""
+    """Matches images with labels by name; also returns the errors in names and headers of images."""
     found: dict[str | None, Pair] = {}
     faults: list[str] = []
     for path in sorted(folder.iterdir()):
@@ -104,18 +104,18 @@ def _pairs(folder: Path) -> tuple[list[Pair], list[str]]:
             continue
         name = match["split"]
         if name is not None and name.lower() not in _SPLITS:
-            faults.append(f"{path.name}: {name!r} is no split; known: {', '.join(_SPLITS)}.")
+            faults.append(f"{path.name}: {name!r} is not a split; known: {', '.join(_SPLITS)}.")
             continue
         split = None if name is None else _SPLITS[name.lower()]
         if split in found:
-            faults.append(f"{found[split].images.name} and {path.name} are of the same split; keep one of them.")
+            faults.append(f"{found[split].images.name} and {path.name} belong to the same split; keep one of them.")
             continue
         try:
             found[split] = Pair(split, path, _labels_of(path), _image_header(path, int(match["axes"])))
         except Damage as damage:
             faults.append(str(damage))
     if None in found and len(found) > 1:
-        faults.append(f"{found[None].images.name} names no split, but there are others that do.")
+        faults.append(f"{found[None].images.name} names no split, but other files do.")
     order = (None, *SPLITS)
     return sorted(found.values(), key=lambda pair: order.index(pair.split)), faults
 
@@ -125,20 +125,20 @@ def _labels_of(images: Path) -> Path:
     for name in (stem, f"{stem}.gz"):
         if (images.parent / name).is_file():
             return images.parent / name
-    raise Damage(f"{images.name} has no labels beside it: {stem} or {stem}.gz is missing.")
+    raise Damage(f"{images.name} has no labels: {stem} or {stem}.gz is missing.")
 
 
 def _image_header(path: Path, axes: int) -> tuple[int, ...]:
     with open_stream(path) as stream:
         shape = _header(stream, path, axes)
     if shape[0] < 1:
-        raise Damage(f"{path.name} holds no images.")
+        raise Damage(f"{path.name} contains no images.")
     if axes == 4 and shape[3] not in (1, 3):
-        raise Damage(f"{path.name} says {shape[3]} channels; images have 1 or 3.")
+        raise Damage(f"{path.name} declares {shape[3]} channels; images have 1 or 3.")
     if shape[0] > _MAX_IMAGES:
-        raise Damage(f"{path.name} says {shape[0]:,} images; at most {_MAX_IMAGES:,} are possible.")
+        raise Damage(f"{path.name} declares {shape[0]:,} images; at most {_MAX_IMAGES:,} are possible.")
     if min(shape[1:]) < 1 or shape[1] * shape[2] > MAX_PIXELS:
-        raise Damage(f"{path.name} says {shape[1]}×{shape[2]} pixels an image; 1 to {MAX_PIXELS:,} are possible.")
+        raise Damage(f"{path.name} declares {shape[1]}×{shape[2]} pixels per image; 1 to {MAX_PIXELS:,} are possible.")
     return shape
 
 
@@ -147,7 +147,7 @@ def _read_labels(pair: Pair) -> np.ndarray:
     with open_stream(path) as stream:
         (labels,) = _header(stream, path, 1)
         if labels != count:
-            raise Damage(f"{pair.images.name} holds {count:,} images, but {path.name} {labels:,} labels.")
+            raise Damage(f"{pair.images.name} contains {count:,} images, but {path.name} {labels:,} labels.")
         values = _exactly(stream, path, count)
         _ends(stream, path)
     return np.frombuffer(values, np.uint8)
@@ -189,9 +189,9 @@ def open_stream(path: Path) -> BinaryIO:
     with path.open("rb") as stream:
         is_gzip = stream.read(2) == _GZIP_MAGIC
     if path.suffix == ".gz" and not is_gzip:
-        raise Damage(f"{path.name} is not gzip, though its name ends in .gz.")
+        raise Damage(f"{path.name} is not gzip, although its name ends in .gz.")
     if path.suffix != ".gz" and is_gzip:
-        raise Damage(f"{path.name} is gzip, though its name does not end in .gz; rename it.")
+        raise Damage(f"{path.name} is gzip, although its name does not end in .gz; rename it.")
     return io.BufferedReader(gzip.open(path, "rb")) if is_gzip else path.open("rb")
 
 
@@ -200,7 +200,8 @@ def _header(stream: BinaryIO, path: Path, axes: int) -> tuple[int, ...]:
     magic, *shape = struct.unpack(f">{1 + axes}I", content)
     if magic != _MAGIC[axes]:
         raise Damage(
-            f"{path.name} is no IDX file of bytes on {axes} axes: its magic is 0x{magic:08x}, not 0x{_MAGIC[axes]:08x}."
+            f"{path.name} is not an IDX file of bytes with {axes} axes: its magic number is 0x{magic:08x}, "
+            f"not 0x{_MAGIC[axes]:08x}."
         )
     return tuple(shape)
 
@@ -208,13 +209,13 @@ def _header(stream: BinaryIO, path: Path, axes: int) -> tuple[int, ...]:
 def _exactly(stream: BinaryIO, path: Path, size: int) -> bytes:
     content = _at_most(stream, path, size)
     if len(content) < size:
-        raise Damage(f"{path.name} is truncated: it ends before its header says.")
+        raise Damage(f"{path.name} is truncated: it is shorter than its header declares.")
     return content
 
 
 def _ends(stream: BinaryIO, path: Path) -> None:
     if _at_most(stream, path, 1):
-        raise Damage(f"{path.name} holds more than its header says.")
+        raise Damage(f"{path.name} is longer than its header declares.")
 
 
 def _at_most(stream: BinaryIO, path: Path, size: int) -> bytes:

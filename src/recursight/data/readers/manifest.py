@@ -1,6 +1,6 @@
 """A folder with manifest.csv, which lists its images: columns path and label, optionally split and group.
 
-Paths are relative to the folder. Images of one group (a patient, a scene, a writer) are never parted by a split.
+Paths are relative to the folder. Images of one group (a patient, a scene, a writer) always end up in the same split.
 """
 
 import csv
@@ -19,10 +19,10 @@ def detect(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Source:
-    """Reads the list once for the names of the classes, and again with the images.
+    """Reads the list once for the class names, and a second time with the images.
 
     Raises:
-        InputError: if the list is no CSV file with the columns that are needed.
+        InputError: if the list is not a CSV file with the required columns.
     """
     labels: set[str] = set()
     count, with_split = 0, False
@@ -40,7 +40,7 @@ def read(folder: Path) -> Source:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    """Each row's path, label, split and group, empty where there is none."""
+    """Path, label, split and group of each row; empty if missing."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
@@ -66,15 +66,15 @@ def _record(root: Path, number: int, row: dict[str, str], with_split: bool) -> R
         return Fault(name, f"has no label ({place}).")
     split = SPLIT_NAMES.get(row["split"].lower()) if row["split"] else None
     if with_split and split is None:
-        what = f"has split {row['split']!r}" if row["split"] else "has no split, though others have one"
+        what = f"has split {row['split']!r}" if row["split"] else "has no split, although others have one"
         return Fault(name, f"{what} ({place}); known: {', '.join(SPLIT_NAMES)}.")
     try:
         path = root / name
         outside = Path(name).is_absolute() or ".." in Path(name).parts or leaves(path, root)
-    except (OSError, ValueError, RuntimeError):  # a null character, a loop of links
-        return Fault(name, f"is no path ({place}).")
+    except (OSError, ValueError, RuntimeError):  # a null character, or a loop of links
+        return Fault(name, f"is not a valid path ({place}).")
     if outside:
-        return Fault(name, f"leaves the folder ({place}).")
+        return Fault(name, f"is outside the folder ({place}).")
     if not path.is_file():
         return Fault(name, f"is listed but missing ({place}).")
     return Record(name, row["label"], split, row["group"] or None, path)

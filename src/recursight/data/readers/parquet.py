@@ -1,11 +1,11 @@
-"""Parquet by Hugging Face's convention: a column of encoded images, a column of labels.
+"""Parquet as on Hugging Face: a column of encoded images and a column of labels.
 
-`image` (or `img`) holds structs of `bytes` and `path`, or bytes. `label` (or `labels`) holds strings, or integers that
-the schema's `huggingface` metadata names as a ClassLabel. The split is in a column `split`, else in the name of a file
-(train-00000-of-00002.parquet) or of its folder. Optional columns: `group`, and `id`, which is unique.
+`image` (or `img`) contains structs of `bytes` and `path`, or bytes. `label` (or `labels`) contains strings, or integers
+that the schema's `huggingface` metadata names as a ClassLabel. The split is in a column `split`, else in the name of a
+file (train-00000-of-00002.parquet) or of its folder. Optional columns: `group`, and `id`, which is unique.
 
-A page of a file is read whole, and can be as large as its row group: memory stays small for files with small row
-groups, as Hugging Face's library writes them. Import writes other files anew.
+A page of a file is read as a whole and can be as large as its row group. Memory stays small for files with small row
+groups, which Hugging Face's library writes; the import rewrites other files.
 
 Source: https://huggingface.co/docs/datasets/image_dataset and /docs/datasets/about_dataset_features
 """
@@ -33,17 +33,17 @@ _READ_AHEAD_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Shard:
-    """One file, with what its schema says.
+    """One file and the contents of its schema.
 
     Attributes:
-        name: its path within the folder.
-        split: what its name says; None where a column says it, or nothing does.
-        image: name of the column of images.
-        label: name of the column of labels.
-        others: which of the columns id, split and group it has.
-        names: of the classes, if the schema names them.
-        rows: how many.
-        batch_rows: how many are read at a time, so that their bytes stay few.
+        name: path relative to the folder.
+        split: from its name; None if a column contains it, or if there is none.
+        image: name of the image column.
+        label: name of the label column.
+        others: those of the columns id, split and group that exist.
+        names: class names, if the schema contains them.
+        rows: number of rows.
+        batch_rows: rows read at a time, to limit memory.
     """
 
     path: Path
@@ -62,13 +62,13 @@ def detect(folder: Path) -> bool:
 
 
 def files(folder: Path) -> list[Path]:
-    """All parquet files in the folder and below."""
+    """All parquet files in the folder and its subfolders."""
     found = (path for path in folder.rglob("*.parquet") if not path.name.startswith(".") and path.is_file())
     return sorted(found, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
 
 
 def has_large_groups(folder: Path) -> bool:
-    """Whether reading it takes much memory."""
+    """Whether a file has row groups that take much memory to read."""
     for path in files(folder):
         metadata = _open(path, path.name).metadata
         groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
@@ -78,10 +78,10 @@ def has_large_groups(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Source:
-    """Reads the schemas, and the labels where no schema names the classes.
+    """Reads the schemas, and the labels if no schema names the classes.
 
     Raises:
-        InputError: with every file that is damaged, or lacks a column.
+        InputError: listing every file that is damaged or lacks a column.
     """
     shards, faults = [], []
     for path in files(folder):
@@ -106,7 +106,7 @@ def read(folder: Path) -> Source:
 def _shard(path: Path, folder: Path) -> Shard:
     name = path.relative_to(folder).as_posix()
     if leaves(path, folder.resolve()):
-        raise InputError(f"{name} is a link that leaves the folder.")
+        raise InputError(f"{name} is a link that points outside the folder.")
     opened = _open(path, name)
     schema, metadata = opened.schema_arrow, opened.metadata
     image = _column(schema, IMAGE_NAMES, name)
@@ -131,10 +131,10 @@ def _open(path: Path, name: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:  # buffered, and not read ahead: else a whole row group would stand in memory
+    try:  # no read-ahead: it would load a whole row group into memory
         return pq.ParquetFile(path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{name} is not parquet, or damaged: {_first_sentence(error)}.") from None
+        raise InputError(f"{name} is not a parquet file, or is damaged: {_first_sentence(error)}.") from None
 
 
 def _first_sentence(error: Exception) -> str:
@@ -156,13 +156,13 @@ def _check_types(schema: Any, image: str, label: str, name: str) -> None:
         kind = kind.field("bytes").type
     if not (is_type.is_binary(kind) or is_type.is_large_binary(kind)):
         raise InputError(
-            f"{name}: column {image!r} is {kind}; it must hold encoded images (struct of bytes, or bytes)."
+            f"{name}: column {image!r} is {kind}; it must contain encoded images (struct of bytes, or bytes)."
         )
     kind = schema.field(label).type
     if is_type.is_dictionary(kind):
         kind = kind.value_type
     if not (is_type.is_integer(kind) or is_type.is_string(kind) or is_type.is_large_string(kind)):
-        raise InputError(f"{name}: column {label!r} is {kind}; it must hold integers or strings.")
+        raise InputError(f"{name}: column {label!r} is {kind}; it must contain integers or strings.")
 
 
 def _split_of(name: str) -> str | None:
@@ -189,10 +189,10 @@ def _disagreements(shards: list[Shard]) -> list[str]:
     first = shards[0]
     unsaid = [shard.name for shard in shards if shard.split is None and "split" not in shard.others]
     if unsaid and len(unsaid) < len(shards):
-        faults.append(f"{', '.join(unsaid)}: the name says no split, though other files say theirs.")
+        faults.append(f"{', '.join(unsaid)}: the name contains no split, although those of other files do.")
     for shard in shards[1:]:
         if shard.names != first.names:
-            faults.append(f"{shard.name} names other classes than {first.name}.")
+            faults.append(f"{shard.name} has other class names than {first.name}.")
     return faults
 
 
