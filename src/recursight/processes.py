@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -88,6 +89,12 @@ def command_of(process: psutil.Process) -> str:
         words = words[1:] if words and words[0].startswith("python") else words
         return " ".join(" ".join(words).split())[:80]
     return "?"
+
+
+def describe(process: psutil.Process) -> str:
+    """Number, command and start, for a sentence."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.create_time()))
+    return f"process {process.pid} (`{command_of(process)}`), at work since {since}"
 
 
 def start(command: list[str], folder: Path, environment: Mapping[str, str], log: Path) -> ProcessIdentity:

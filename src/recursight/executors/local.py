@@ -61,7 +61,7 @@ class LocalExecutor:
     def _run(self, root: Path, stage: str, timeout_seconds: float, output: list[str]) -> Generator[str, None, int]:
         """Yields lines, keeps them in `output`, and returns the exit status."""
         process = subprocess.Popen(
-            [*commands.DVC, "repro", "--single-item", stage],
+            [sys.executable, "-m", "recursight.executors.dvc", _flow_name(), "repro", "--single-item", stage],
             cwd=root,
             env=commands.environment() | flow_mark(),
             stdout=subprocess.PIPE,
@@ -114,6 +114,10 @@ def _end(stages: list[subprocess.Popen[str]], grace_seconds: float) -> None:
                 stage.wait(max(0.01, deadline - time.monotonic()))
         if not members and all(stage.poll() is not None for stage in stages):
             return
+
+
+def _flow_name() -> str:
+    return f"{processes.describe(psutil.Process())}: dvc"
 
 
 def _members(group: int) -> Iterator[psutil.Process]:
