@@ -63,7 +63,7 @@ def require_free(layout: Layout) -> None:
     """Raises InputError if the flow of another process works in this clone."""
     for _, identity in _registered(layout):
         process = identity.process
-        if process and process.pid != os.getpid():
+        if process and identity != ProcessIdentity.of():
             raise InputError(_in_use(process))
 
 

@@ -163,8 +163,8 @@ def exclusive_lock(layout: Layout, work: str) -> Iterator[None]:
         lock.acquire(timeout=ORPHAN_SECONDS)
     except Timeout:
         found = ProcessIdentity.parse(holder.read_text()) if holder.is_file() else None
-        known = f"pid {found.pid}" if found else "unknown"
-        raise InputError(f"{work}: another process ({known}) does the same; wait for it, or end it.") from None
+        other = found.name if found else "another process"
+        raise InputError(f"{work}: {other} does the same; wait for it, or end it.") from None
     try:
         holder.write_text(str(ProcessIdentity.of()))
         yield
