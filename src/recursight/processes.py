@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class ProcessIdentity:
         return f"{self.host}:{self.pid}:{self.started:.2f}"
 
     @property
+    def name(self) -> str:
+        """For a sentence, such as `process 123`."""
+        return f"process {self.pid}"
+
+    @property
     def process(self) -> psutil.Process | None:
         """The process, if it runs on this machine."""
         if self.host != socket.gethostname():
@@ -81,13 +87,19 @@ def _running(pid: int, has_started: Callable[[float], bool]) -> psutil.Process |
     return process if same else None
 
 
-def command_of(process: psutil.Process) -> str:
+def _command_of(process: psutil.Process) -> str:
     """Its command in short, without the interpreter and without folders."""
     with suppress(psutil.Error):
         words = [Path(word).name if "/" in word else word for word in process.cmdline()]
         words = words[1:] if words and words[0].startswith("python") else words
         return " ".join(" ".join(words).split())[:80]
     return "?"
+
+
+def describe(process: psutil.Process) -> str:
+    """Number, command and start, for a sentence."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.create_time()))
+    return f"process {process.pid} (`{_command_of(process)}`), at work since {since}"
 
 
 def start(command: list[str], folder: Path, environment: Mapping[str, str], log: Path) -> ProcessIdentity:
@@ -166,7 +178,7 @@ def listener_on(port: int) -> str:
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
                 if connection.pid is None:
                     break
-                return f"process {connection.pid} (`{command_of(psutil.Process(connection.pid))}`)"
+                return f"process {connection.pid} (`{_command_of(psutil.Process(connection.pid))}`)"
     return "another program"
 
 

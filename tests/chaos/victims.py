@@ -52,6 +52,6 @@ def _is_flow(words: list[str]) -> bool:
 
 MATCHES: dict[str, Callable[[list[str]], bool]] = {
     "flow": _is_flow,
-    "dvc": lambda words: words[1:4] == ["-m", "dvc", "repro"],
+    "dvc": lambda words: words[1:3] == ["-m", "recursight.executors.dvc"],
     "training": lambda words: "train" in words[2:3] and words[1].endswith("recursight"),
 }

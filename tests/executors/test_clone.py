@@ -24,9 +24,7 @@ HOLD = """
         print("claimed", flush=True)
         sys.stdin.read()
 """
-USED = (
-    r"this project is in use: process {pid} \(`{command}.*`\) has been at work since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
-)
+USED = r"this project is in use: process {pid} \(`{command}.*`\), at work since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 
 @pytest.fixture

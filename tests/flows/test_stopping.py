@@ -114,13 +114,14 @@ def test_a_pipeline_stops_within_seconds_and_marks_it_everywhere(
 
 def others_are_refused(workspace: Workspace, first: int) -> None:
     """A second pipeline, and a stage that the flow did not start, each with one sentence that names the flow."""
-    named = f"recursight: this project is in use: process {first} (`recursight pipeline`) has been at work since "
+    named = f"recursight: this project is in use: process {first} (`recursight pipeline`), at work since "
     for command in (("pipeline",), ("retrain",), ("evaluate", "elman")):
         output = workspace.run("recursight", *command, status=2)
         assert named in output
         assert len([line for line in output.splitlines() if line.startswith("recursight: ")]) == 1
         assert "Traceback" not in output
         assert "rwlock" not in output
+    assert f"process {first} (`recursight pipeline`), at work since " in workspace.run("dvc", "repro", status=255)
 
 
 def _read(terminal: int, shown: list[bytes]) -> None:

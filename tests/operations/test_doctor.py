@@ -137,9 +137,7 @@ def served(layout: Layout, request: pytest.FixtureRequest) -> Iterator[Layout]:
         thread.join()
 
 
-@pytest.mark.parametrize(
-    ("served", "message"), [(Deaf, "no answer"), (Refusing, "login: HTTP 401")], indirect=["served"]
-)
+@pytest.mark.parametrize(("served", "why"), [(Deaf, "no answer"), (Refusing, "login: HTTP 401")], indirect=["served"])
 def test_a_server_that_hangs_or_refuses_is_reported(served: Layout, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "TIMEOUT_SECONDS", 0.5)
     (finding,) = [found for found in services.servers(served) if found.state == "fix"]

@@ -6,7 +6,6 @@ that it starts. After SIGKILL they lead to everything that it left, and to nothi
 """
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -64,7 +63,7 @@ def require_free(layout: Layout) -> None:
     """Raises InputError if the flow of another process works in this clone."""
     for _, identity in _registered(layout):
         process = identity.process
-        if process and process.pid != os.getpid():
+        if process and identity != ProcessIdentity.of():
             raise InputError(_in_use(process))
 
 
@@ -106,8 +105,4 @@ def _require_no_dvc(layout: Layout) -> None:
 
 
 def _in_use(process: psutil.Process) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.create_time()))
-    return (
-        f"this project is in use: process {process.pid} (`{processes.command_of(process)}`) has been at work since "
-        f"{since}; wait for it to end, or stop it."
-    )
+    return f"this project is in use: {processes.describe(process)}; wait for it to end, or stop it."

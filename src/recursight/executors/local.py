@@ -61,7 +61,7 @@ class LocalExecutor:
     def _run(self, root: Path, stage: str, timeout_seconds: float, output: list[str]) -> Generator[str, None, int]:
         """Yields lines, keeps them in `output`, and returns the exit status."""
         process = subprocess.Popen(
-            [*commands.DVC, "repro", "--single-item", stage],
+            [sys.executable, "-m", "recursight.executors.dvc", _flow_name(), "repro", "--single-item", stage],
             cwd=root,
             env=commands.environment() | flow_mark(),
             stdout=subprocess.PIPE,
@@ -116,6 +116,10 @@ def _end(stages: list[subprocess.Popen[str]], grace_seconds: float) -> None:
             return
 
 
+def _flow_name() -> str:
+    return f"{processes.describe(psutil.Process())}: dvc"
+
+
 def _members(group: int) -> Iterator[psutil.Process]:
     """The processes of a group without its leader, which its parent waits for."""
     return processes.find(lambda process: process.pid != group and os.getpgid(process.pid) == group)
@@ -159,8 +163,8 @@ def exclusive_lock(layout: Layout, work: str) -> Iterator[None]:
         lock.acquire(timeout=ORPHAN_SECONDS)
     except Timeout:
         found = ProcessIdentity.parse(holder.read_text()) if holder.is_file() else None
-        known = f"pid {found.pid}" if found else "unknown"
-        raise InputError(f"{work}: another process ({known}) does the same; wait for it, or end it.") from None
+        other = found.name if found else "another process"
+        raise InputError(f"{work}: {other} does the same; wait for it, or end it.") from None
     try:
         holder.write_text(str(ProcessIdentity.of()))
         yield

@@ -75,7 +75,7 @@ def orphans(layout: Layout, clear: bool) -> list[Leftover]:
         lost = process and not _is_free(note.with_suffix(".lock")) and local.has_lost_its_dvc(holder)
         if process and lost and process not in found:
             found.append(process)
-    leftovers = [Leftover("process", f"{process.pid} ({processes.command_of(process)})") for process in found]
+    leftovers = [Leftover("process", processes.describe(process).removeprefix("process ")) for process in found]
     if clear:
         processes.end(found, GRACE_SECONDS)
         for path in stale:
@@ -134,7 +134,7 @@ def notes_of_locks(layout: Layout, clear: bool) -> list[Leftover]:
     found = [Leftover("lock", f"of DVC, {whose}") for whose in dvc_locks.stale_notes(layout, clear)]
     for note, holder in local.lock_holders(layout):
         if holder.is_gone:
-            found.append(Leftover("lock", f"{note.stem}, of process {holder.pid}"))
+            found.append(Leftover("lock", f"{note.stem}, of {holder.name}"))
             if clear:
                 note.unlink(missing_ok=True)
     return found

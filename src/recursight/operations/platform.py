@@ -1,7 +1,6 @@
 """Up and down: the three services started, healthy and known to every command; or gone."""
 
 import atexit
-import os
 import subprocess
 import sys
 import time
@@ -107,15 +106,13 @@ def prefect_for_flows(layout: Layout) -> Iterator[PrefectApi]:
         return
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    service, settings = services.temporary_prefect()
+    service, prefect = services.temporary_prefect()
     log = services.log_of(layout, service.name)
     running = Running(processes.start(service.command, layout.root, service.environment, log), service.url)
     atexit.register(_end, running)
     _await(layout, service.name, partial(_is_healthy, service), running)
-    os.environ.update(settings)  # for the processes that flows start
-    url, login = settings.values()
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: login}):
-        yield PrefectApi(url, login)
+    with temporary_settings({PREFECT_API_URL: prefect.url, PREFECT_API_AUTH_STRING: prefect.login}):
+        yield prefect
 
 
 def _end(running: Running) -> None:

@@ -16,6 +16,7 @@ from recursight.access import Running
 from recursight.errors import InputError
 from recursight.executors.local import flow_mark
 from recursight.layout import Layout
+from recursight.operations.prefect_api import PrefectApi
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": 4200, "mlflow": 5000}
@@ -104,8 +105,8 @@ def prefect(layout: Layout, login: str, port: int) -> Service:
     return Service("prefect", _prefect_command("create_app", port), environment, url, "/api/health")
 
 
-def temporary_prefect() -> tuple[Service, dict[str, str]]:
-    """A Prefect server for the flows of this process, and the settings by which they find it.
+def temporary_prefect() -> tuple[Service, PrefectApi]:
+    """A Prefect server for the flows of this process, and the client for it.
 
     It has the user's own database, as the one that Prefect itself would start, but answers only to those who know its
     password, and ends with this process.
@@ -114,10 +115,11 @@ def temporary_prefect() -> tuple[Service, dict[str, str]]:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
     url, login = f"http://{HOST}:{port}", f"recursight:{secrets.token_urlsafe(24)}"
-    settings = {"PREFECT_API_URL": f"{url}/api", "PREFECT_API_AUTH_STRING": login}
-    environment = _environment() | _checked(login, port) | flow_mark() | settings
+    prefect = PrefectApi(f"{url}/api", login)
+    environment = os.environ | _checked(login, port) | flow_mark()
+    environment |= {"PREFECT_API_URL": prefect.url, "PREFECT_API_AUTH_STRING": login}
     environment |= {"PREFECT_SERVER_API_AUTH_STRING": login, "PREFECT_UI_ENABLED": "false"}
-    return Service("flows", _prefect_command("create_temporary_app", port), environment, url, "/api/health"), settings
+    return Service("flows", _prefect_command("create_temporary_app", port), environment, url, "/api/health"), prefect
 
 
 def mlflow(layout: Layout, login: str, port: int) -> Service:

@@ -13,6 +13,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from recursight.data.statistics import image_statistics
+from recursight.processes import is_alive_since
 from recursight.registry.loading import LoadedVersion
 from recursight.serving.columns import answer_columns
 
@@ -272,12 +274,11 @@ def _rows_in(path: Path) -> int:
 
 def _sweep(folder: Path) -> None:
     """Removes unfinished files of killed processes."""
-    import psutil
-
     for path in folder.glob(".*.parquet"):
         pid = path.name[1:].partition(".")[0]
-        if not pid.isdigit() or not psutil.pid_exists(int(pid)):
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # complete meanwhile
+            if not pid.isdigit() or not is_alive_since(int(pid), path.stat().st_mtime):
+                path.unlink()
 
 
 def read_log(folder: Path, since: datetime | None = None) -> "pd.DataFrame":

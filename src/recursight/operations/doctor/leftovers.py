@@ -33,7 +33,7 @@ def left(layout: Layout) -> Iterator[Finding]:
     found = cleanup.on_this_machine(layout, clear=False)
     prefect = PrefectApi.configured(TIMEOUT_SECONDS)
     if prefect is None:
-        found += [Leftover("flow", f"process {flow.pid}") for flow in clone.stale(layout).values()]
+        found += [Leftover("flow", flow.name) for flow in clone.stale(layout).values()]
     else:
         try:
             found += cleanup.runs_of_flows(layout, prefect, clear=False)
