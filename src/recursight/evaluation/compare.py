@@ -87,17 +87,18 @@ def compare(
 
     Returns:
         Rows with the keys rank, candidate, verdict, seeds; validation_NAME and test_NAME for each metric, with _low and
-        _high where it is the ranking one, or on test; test_deviation (standard, of the ranking metric over seeds; None
-        for one); difference (in the ranking metric on test, from the winner), difference_low, difference_high, p_value,
-        p_holm; parameters, train_seconds, images_per_second (in training), latency_ms, latency_on (device and
-        threads), throughput.
+        _high for the ranking one, and on test for all that tables show; test_deviation (standard, of the ranking
+        metric over seeds; None for one); difference (in the ranking metric on test, from the winner), difference_low,
+        difference_high, p_value, p_holm; parameters, train_seconds, images_per_second (in training), latency_ms,
+        latency_on (device and threads), throughput.
         The verdict is `winner`, `tied` (with the winner: what differs can be chance), `worse`, or `better on test`.
         What has no meaning for the winner is None.
     """
-    order = {metric.name: metric} | dict(metrics)
-    ordered = sorted(entrants, key=lambda entrant: _merit(entrant, list(order.values())))
+    order = [metric, *(other for other in metrics.values() if other.name != metric.name)]
+    ordered = sorted(entrants, key=lambda entrant: _merit(entrant, order))
     winner = ordered[0]
-    intervals_of = {"validation": [metric], "test": list(order.values())}
+    shown = order[:SHOWN]
+    intervals_of = {"validation": [metric], "test": shown}
     resampled = {
         split: bootstrap([entrant.rows[split] for entrant in ordered], intervals_of[split], samples=samples, seed=seed)
         for split in EVALUATED
@@ -109,7 +110,7 @@ def compare(
         row: dict[str, Any] = {"rank": index + 1, "candidate": entrant.name, "verdict": "", "seeds": len(entrant.seeds)}
         for split in EVALUATED:
             count = len(entrant.rows[split][0])
-            for one in order.values():
+            for one in order:
                 row[f"{split}_{one.name}"] = value = _mean(entrant, one.name, split)
                 if one in intervals_of[split]:
                     bounds = metric_interval(one, value, resampled[split][one.name][index], count, confidence)
@@ -121,12 +122,12 @@ def compare(
         row["verdict"] = _verdict(row, metric, 1 - confidence)
         row |= {key: _mean(entrant, key) for key in COSTS} | {"latency_on": entrant.metrics[0]["latency_on"]}
         ranking.append(row)
-    shown = [
+    described = [
         {"name": one.name, "title": one.title, "share": one.share, "higher_is_better": one.higher_is_better}
-        for one in list(order.values())[:SHOWN]
+        for one in shown
     ]
-    best_seed = _best_seed(winner, list(order.values()))
-    return Comparison(winner.name, best_seed, metric.name, shown, bool(metric.right), confidence, ranking)
+    best_seed = _best_seed(winner, order)
+    return Comparison(winner.name, best_seed, metric.name, described, bool(metric.right), confidence, ranking)
 
 
 def _p_values(ordered: Sequence[Entrant], metric: Metric, resampled: np.ndarray) -> list[float]:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from recursight.evaluation.significance import bootstrap, interval
-from recursight.tasks import Task
+from recursight.tasks import Metric, Task
 from recursight.tasks.metric import wilson_interval
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ def scores(rows: "DataFrame", task: Task, confidence: float) -> dict[str, float]
     values: dict[str, float] = {"count": len(rows)}
     for name, metric in task.metrics.items():
         values[name] = metric.value(rows)
-        if metric is first and metric.right:
-            bounds = wilson_interval(values[name] * len(rows), len(rows), confidence)
-        elif metric is first:
-            resampled = bootstrap([[rows]], [metric], samples=RESAMPLES, seed=0)[name][0]
-            bounds = interval(resampled, confidence)
-        if metric is first:
-            values[f"{name}_low"], values[f"{name}_high"] = bounds
+        if name == first.name:
+            values[f"{name}_low"], values[f"{name}_high"] = _interval(metric, values[name], rows, confidence)
     return values
+
+
+def _interval(metric: Metric, value: float, rows: "DataFrame", confidence: float) -> tuple[float, float]:
+    if metric.right:
+        return wilson_interval(value * len(rows), len(rows), confidence)
+    return interval(bootstrap([[rows]], [metric], samples=RESAMPLES, seed=0)[metric.name][0], confidence)

@@ -29,7 +29,6 @@ class Evidence:
         histories: per candidate, history.csv of all seeds with a leading column `seed`.
         gradients: per candidate, gradient_norms.csv of one seed; without rows for a network without states.
         sections: the task's part.
-        vocabulary: how many classes or words there are; 0 for none.
         examples: how many, per split.
         data_digest: of the store.
     """
@@ -39,7 +38,6 @@ class Evidence:
     histories: dict[str, pd.DataFrame]
     gradients: dict[str, pd.DataFrame]
     sections: Sequence[Section]
-    vocabulary: int
     examples: dict[str, int]
     data_digest: str
 
@@ -86,7 +84,6 @@ def render(evidence: Evidence) -> str:
         "gradients": {row["candidate"]: _gradient(evidence, row["candidate"], colours) for row in rows},
         "sections": evidence.sections,
         "examples": evidence.examples,
-        "vocabulary": evidence.vocabulary,
         "data_digest": evidence.data_digest,
     }
     return environment.from_string(template).render(context) + "\n"

@@ -82,14 +82,12 @@ def _rows(table: pd.DataFrame, split: str, store: Store, folder: Path) -> pd.Dat
 def _evidence(
     layout: Layout, params: Params, store: Store, comparison: Comparison, entrants: list[Entrant]
 ) -> Evidence:
-    contenders = _contenders(layout, params, store, comparison, entrants)
     return Evidence(
         comparison=comparison,
         architectures={name: in_words(candidate) for name, candidate in params.candidates.items()},
         histories={name: pd.read_csv(layout.history_plot(name)) for name in params.candidates},
         gradients={name: _gradients(layout.bundle(name, params.seeds[0])) for name in params.candidates},
-        sections=params.built_task.sections(contenders),
-        vocabulary=len(contenders[0].tested[0].vocabulary),
+        sections=params.built_task.sections(_contenders(layout, params, store, comparison, entrants)),
         examples={split: len(store.indices(split)) for split in SPLITS},
         data_digest=store.digest,
     )

@@ -21,7 +21,7 @@ from recursight.params import Params, load
 from recursight.registry.export import export
 from recursight.registry.program import LoadedProgram
 from recursight.stages.lifeline import alone
-from recursight.tasks import Metric, Tested
+from recursight.tasks import Task, Tested
 from recursight.training.devices import choose_device
 
 BATCH = 512
@@ -47,7 +47,7 @@ def run(layout: Layout, name: str) -> None:
             found, rows = _evaluate(params, store, layout.bundle(name, seed), target, device)
             metrics.append(found)
             plotted.append(rows.reindex(columns=["actual", "predicted"]))
-            print(_line(found, params.built_task.default, params.built_task.metrics), flush=True)
+            print(_line(found, params.built_task), flush=True)
     write_json(layout.metrics(name), _means(metrics))
     with replacing(layout.answers_plot(name)) as path:
         pd.concat(plotted).to_csv(path, index=False)
@@ -138,13 +138,13 @@ def _means(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     return splits | {key: mean([one[key] for one in metrics]) for key in COSTS}
 
 
-def _line(metrics: dict[str, Any], first: Metric, others: Any) -> str:
+def _line(metrics: dict[str, Any], task: Task) -> str:
     test = metrics["test"]
-    listed = ", ".join(
-        f"{metric.title} {metric.text(test[name])}" for name, metric in list(others.items())[:3] if metric is not first
-    )
+    first, *others = list(task.metrics.values())[:3]
+    low, high = (first.text(test[f"{first.name}_{end}"]) for end in ("low", "high"))
+    listed = "".join(f", {metric.title} {metric.text(test[metric.name])}" for metric in others)
     return (
         f"evaluate {metrics['candidate']} seed {metrics['seed']}: test {first.title} {first.text(test[first.name])} "
-        f"({first.text(test[f'{first.name}_low'])} to {first.text(test[f'{first.name}_high'])}), {listed}, "
-        f"{metrics['latency_ms']:.2f} ms an image ({metrics['latency_on']}), {metrics['throughput']:,.0f} images/s"
+        f"({low} to {high}){listed}, {metrics['latency_ms']:.2f} ms an image ({metrics['latency_on']}), "
+        f"{metrics['throughput']:,.0f} images/s"
     )
