@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recursight.layout import Layout
 from recursight.tasks import Batch, Metric, Task, mean_of
+
 from . import brightness_answers
 
 NAME = "brightness"

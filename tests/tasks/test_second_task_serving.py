@@ -15,7 +15,6 @@ import yaml
 from PIL import Image
 
 from recursight.data.store import open_store
-from recursight.files import write_json
 from recursight.layout import Layout
 from recursight.operations.monitor import check
 from recursight.registry import history, promote, register
