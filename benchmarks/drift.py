@@ -105,7 +105,7 @@ def alarms(
         reference = usual.rows[kept].iloc[order[:half]]
         verdict = compare(reference, window, level=settings.level, psi_floor=settings.psi_floor)
         found += bool(verdict.drifted)
-        by_chance_alone += any(feature.p_value <= feature.threshold for feature in verdict.features)
+        by_chance_alone += any(feature.p_holm <= settings.level for feature in verdict.features)
     return found / windows, by_chance_alone / windows
 
 

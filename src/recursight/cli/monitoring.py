@@ -52,7 +52,7 @@ def _print(verdict: "Verdict") -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("feature", "drift"):
         table.add_column(heading)
-    for heading in ("PSI", "p-value", "threshold"):
+    for heading in ("PSI", "p-value", "corrected"):
         table.add_column(heading, justify="right")
     for feature in verdict.features:
         table.add_row(
@@ -60,7 +60,7 @@ def _print(verdict: "Verdict") -> None:
             "yes" if feature.drifted else "no",
             f"{feature.psi:.3f}",
             f"{feature.p_value:.2g}",
-            f"{feature.threshold:.2g}",
+            f"{feature.p_holm:.2g}",
             style="red" if feature.drifted else "",
         )
     Console(markup=False, highlight=False).print(table)

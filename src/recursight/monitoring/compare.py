@@ -5,12 +5,13 @@ correction, so that the level holds for all features together) and large enough 
 The test alone alarms on trifles in a large window, the index alone on noise in a small one.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from recursight.evaluation.significance import holm
 
 KOLMOGOROV_SMIRNOV, CHI_SQUARED = "Kolmogorov-Smirnov", "chi-squared"
 BINS = 10  # deciles of the reference
@@ -27,16 +28,16 @@ class Feature:
         test: `KOLMOGOROV_SMIRNOV` or `CHI_SQUARED`.
         statistic: of that test: the largest distance of the distribution functions, or chi-squared.
         p_value: chance of a statistic at least as large without drift.
-        threshold: below which the p-value counts, after correction.
+        p_holm: the same, corrected for the number of features.
         psi: population stability index over deciles of the reference, or over categories.
-        drifted: p-value below the threshold, and index at or above its floor.
+        drifted: corrected p-value at or below the level, and index at or above its floor.
     """
 
     name: str
     test: str
     statistic: float
     p_value: float
-    threshold: float
+    p_holm: float
     psi: float
     drifted: bool
 
@@ -83,23 +84,13 @@ def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_
         if len(values):
             compared = _numbers if pd.api.types.is_numeric_dtype(reference[name]) else _categories
             found.append((name, *compared(reference[name].to_numpy(), values.to_numpy())))
-    thresholds = holm([p_value for *_, p_value, _ in found], level)
+    corrected = holm([p_value for *_, p_value, _ in found])
     features = [
-        Feature(name, test, statistic, p_value, threshold, psi, p_value <= threshold and psi >= psi_floor)
-        for (name, test, statistic, p_value, psi), threshold in zip(found, thresholds, strict=True)
+        Feature(name, test, statistic, p_value, p_holm, psi, p_holm <= level and psi >= psi_floor)
+        for (name, test, statistic, p_value, psi), p_holm in zip(found, corrected, strict=True)
     ]
     features.sort(key=lambda feature: (not feature.drifted, -feature.psi))
     return Verdict(len(window), len(reference), level, psi_floor, features)
-
-
-def holm(p_values: Sequence[float], level: float) -> list[float]:
-    """What each p-value has to be at or below (Holm, 1979): 0 for those that come after one that is not."""
-    thresholds = [0.0] * len(p_values)
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        thresholds[place] = level / (len(p_values) - rank)
-        if p_values[place] > thresholds[place]:
-            break
-    return thresholds
 
 
 def stability_index(expected: np.ndarray, observed: np.ndarray) -> float:

@@ -74,7 +74,7 @@ def _metrics(params: Params, measured: dict[str, Any]) -> str:
     for metric in params.built_task.metrics.values():
         cells = [metric.text(measured[split][metric.name]) for split in splits]
         title = metric.title
-        if metric is default:
+        if metric.name == default.name:
             title = f"{title} ({params.evaluate.confidence:.0%} interval)"
             ends = [
                 [metric.text(measured[split][f"{metric.name}_{end}"]) for end in ("low", "high")] for split in splits

@@ -22,7 +22,7 @@ def sections(per_class: "DataFrame", counts: np.ndarray) -> dict[str, str]:
     names = [escape(name) for name in per_class["class"]]
     scores = per_class[["precision", "recall", "f1"]].map(lambda value: f"{value:.4f}" if value == value else "–")
     rows = zip(names, *(scores[name] for name in scores), per_class["support"].astype(str), strict=True)
-    confusion = f"{len(names)} classes: see `evaluation/confusion.png` on the run."
+    confusion = f"{len(names)} classes: see `evaluation/confusion.svg` on the run."
     if len(names) <= MOST_CLASSES:
         body = [[f"**{name}**", *map(str, row)] for name, row in zip(names, counts.tolist(), strict=True)]
         confusion = table(["actual ↓ predicted →", *names], body)
