@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from recursight.models.assembly import Classifier, assemble
+from recursight.models.assembly import Network, assemble
 from recursight.params import load
 from recursight.registry.export import export
 from recursight.registry.served_model import load_programme
@@ -18,7 +18,7 @@ CANDIDATES = sorted(yaml.safe_load((ROOT / "params.yaml").read_text())["candidat
 SHAPE = [8, 10, 1]
 
 
-def network_of(name: str) -> Classifier:
+def network_of(name: str) -> Network:
     torch.manual_seed(0)
     architecture = load(ROOT / "params.yaml").candidate(name).architecture
     return assemble(**architecture, input_shape=SHAPE, classes=5, mean=[0.3], std=[0.4]).eval()

@@ -12,13 +12,14 @@ from typing import Any
 import pandas as pd
 import torch
 from filelock import FileLock
+from torch.nn.functional import cross_entropy
 
 from recursight import models, training
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
 from recursight.files import digest, replacing, write_json
 from recursight.layout import Layout
-from recursight.models.assembly import Classifier, assemble
+from recursight.models.assembly import Network, assemble
 from recursight.models.bundle import save_bundle
 from recursight.models.kernels.build import library
 from recursight.models.scans import OF_PATCHES
@@ -94,7 +95,7 @@ class Training:
             "data_digest": self.store.digest,
         }
 
-    def build(self) -> Classifier:
+    def build(self) -> Network:
         """The network before its first step."""
         torch.manual_seed(self.seed)
         shape, store = self.store.shape, self.store
@@ -170,7 +171,7 @@ def _side(candidate: Candidate) -> int:
     return side
 
 
-def _assemble(name: str, candidate: Candidate, shape: Sequence[int], **rest: Any) -> Classifier:
+def _assemble(name: str, candidate: Candidate, shape: Sequence[int], **rest: Any) -> Network:
     try:
         return assemble(**candidate.architecture, input_shape=shape, **rest)
     except InputError as error:
@@ -187,7 +188,10 @@ def train_once(layout: Layout, training: Training, folder: Path, params: Params)
     with live(layout, params, training.card, folder, defer=in_a_flow()) as tracker:
         reached = _train(model, training, checkpoint, tracker)
         # Shown where training begins: there each step's pull is the architecture's own.
-        norms = gradient_norms(training.build(), *_probe(training))
+        images, labels = _probe(training)
+        norms = gradient_norms(
+            training.build(), images, lambda outputs: cross_entropy(outputs, labels, reduction="none")
+        )
         model.load_state_dict(reached.best_weights)
         save_bundle(folder, model, **training.card, best_epoch=reached.best_epoch)
         history = pd.DataFrame([asdict(epoch) for epoch in reached.history])
@@ -196,7 +200,7 @@ def train_once(layout: Layout, training: Training, folder: Path, params: Params)
         write_json(folder / "training.json", _account(layout, training, reached, started_at))
 
 
-def _train(model: Classifier, training: Training, checkpoint: Path, tracker: Any) -> Progress:
+def _train(model: Network, training: Training, checkpoint: Path, tracker: Any) -> Progress:
     """Trains until the epochs or the patience are used up; after each epoch, all of it is on disk."""
     settings = training.settings
     optimizer = build_optimizer(
