@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recursight.models.kernels import build, native
+from recursight.models.kernels.operators import sequence
 from recursight.models.layers import LAYERS
 from recursight.models.layers.recurrence import Layer, last
 
@@ -50,7 +51,8 @@ def threads() -> Iterator[None]:
 def value_and_gradients(layer: Layer, inputs: Tensor, read: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
     inputs = inputs.clone().requires_grad_()
     layer.zero_grad()
-    states = (read or layer)(inputs)
+    found = (read or layer)(inputs)
+    states = found[0] if isinstance(found, tuple) else found
     (states * torch.linspace(-1, 1, states.numel()).reshape(states.shape)).sum().backward()
     return [states.detach(), inputs.grad, *(weights.grad for weights in layer.parameters())]
 
@@ -71,7 +73,7 @@ def test_the_last_states_are_those_among_all_bit_for_bit(layer: Layer, batch: in
     inputs = inputs_for(layer, batch)
 
     def among_all(inputs: Tensor) -> Tensor:
-        return last(layer(inputs).flatten(1, -2), layer.finals(inputs.shape[1:-1]))
+        return last(layer(inputs)[0].flatten(1, -2), layer.finals(inputs.shape[1:-1]))
 
     assert all(
         map(torch.equal, value_and_gradients(layer, inputs, layer.last), value_and_gradients(layer, inputs, among_all))
@@ -80,7 +82,7 @@ def test_the_last_states_are_those_among_all_bit_for_bit(layer: Layer, batch: in
 
 @pytest.mark.usefixtures("without_kernels")
 def test_the_form_in_torch_is_used_where_there_are_no_kernels() -> None:
-    assert not native.usable(torch.zeros(1, 2, 3))
+    assert not native.runs(torch.zeros(1, 2, 3))
 
 
 def test_repeats_bit_for_bit_with_any_number_of_threads(layer: Layer) -> None:
@@ -97,12 +99,12 @@ def test_repeats_bit_for_bit_with_any_number_of_threads(layer: Layer) -> None:
 def test_an_example_does_not_depend_on_its_batch(layer: Layer) -> None:
     inputs = inputs_for(layer, 130)
     with torch.no_grad():
-        states = layer(inputs)
+        states = layer(inputs)[0]
         if type(layer).__name__ in ("SRU", "Sequencer"):  # products of torch's own
-            torch.testing.assert_close(layer(inputs[40:41]), states[40:41])
+            torch.testing.assert_close(layer(inputs[40:41])[0], states[40:41])
         else:
-            assert torch.equal(layer(inputs[40:41]), states[40:41])
-            assert torch.equal(layer(inputs[3:100]), states[3:100])
+            assert torch.equal(layer(inputs[40:41])[0], states[40:41])
+            assert torch.equal(layer(inputs[3:100])[0], states[3:100])
 
 
 def test_what_is_no_number_is_not_hidden(layer: Layer) -> None:
@@ -110,7 +112,7 @@ def test_what_is_no_number_is_not_hidden(layer: Layer) -> None:
     inputs = inputs_for(layer, 2)
     inputs[1].flatten()[0] = float("nan")
     inputs.requires_grad_()
-    states = layer(inputs)
+    states, _ = layer(inputs)
     states.sum().backward()
     assert states[0].isfinite().all()
     assert inputs.grad[0].isfinite().all()
@@ -123,10 +125,10 @@ def test_what_is_no_number_is_not_hidden(layer: Layer) -> None:
 def test_no_gradient_costs_no_memory_for_one(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = inputs_for(layer, 3)
     with torch.no_grad(), monkeypatch.context() as patches:
-        patches.setattr(native, "_saved", None)
-        states = layer(inputs)
+        patches.setattr(native, "_saved_size", None)
+        states = layer(inputs)[0]
     assert states.grad_fn is None
-    torch.testing.assert_close(layer(inputs).detach(), states, rtol=0, atol=0)
+    torch.testing.assert_close(layer(inputs)[0].detach(), states, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -152,19 +154,18 @@ def test_gates_are_exact_over_the_whole_range(function: str) -> None:
     x = torch.cat([torch.linspace(-100, 100, 4001), torch.logspace(-8, 0, 100), -torch.logspace(-8, 0, 100)])
     exact = x.double()
     if function == "tanh":
-        values = native.sequence(
-            "elman_tanh", x[:, None, None], torch.ones(1, 1), torch.zeros(1), hidden=1, from_state=torch.zeros(1, 1)
-        )
+        weights, bias, from_state = torch.ones(1, 1), torch.zeros(1), torch.zeros(1, 1)
+        values, _ = sequence("elman_tanh", x[:, None, None], weights, bias, from_state=from_state, hidden=1)
         expected = torch.tanh(exact)
     elif function == "sigmoid":  # h = z with candidate 1
         weights, bias = torch.tensor([[1.0], [0.0]]), torch.tensor([0.0, 1.0])
-        values = native.sequence("mingru", x[:, None, None], weights, bias, hidden=1)
+        values, _ = sequence("mingru", x[:, None, None], weights, bias, hidden=1)
         expected = torch.sigmoid(exact)
     else:  # two steps: the first input gate's exp(-|x|) is what is left of c beside the second's 1
         steps = torch.stack([-x.abs(), torch.zeros_like(x)], dim=1)[..., None]
         weights = torch.tensor([[1.0], [0.0], [0.0], [0.0]])
         bias = torch.tensor([0.0, 100.0, 100.0, 100.0])
-        values = native.sequence("slstm", steps, weights, bias, hidden=1, from_state=torch.zeros(4, 1))[:, 1:]
+        values = sequence("slstm", steps, weights, bias, from_state=torch.zeros(4, 1), hidden=1)[0][:, 1:]
         expected = torch.ones_like(exact)
     torch.testing.assert_close(values.flatten().double(), expected, rtol=3e-6, atol=2e-7)
 
