@@ -213,3 +213,30 @@ def test_a_broken_compiler_is_named_with_its_reason(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "broken could not compile them (out of luck)" in notice
     assert not list(tmp_path.glob("recursight/*.so"))
+
+
+def test_what_was_built_in_advance_needs_no_compiler(tmp_path: Path) -> None:
+    """As in the container image, whose last stage has none."""
+    paths = build.build_in_advance(tmp_path / "kernels")
+    assert paths, "no levels are known for this kind of processor"
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    ends = [
+        subprocess.run([sys.executable, "-c", GET], env=environment | folder, stderr=subprocess.PIPE, timeout=120)
+        for folder in ({}, {build.FOLDER: str(tmp_path / "kernels")})
+    ]
+    assert [end.returncode for end in ends] == [1, 0], ends
+    assert b"no C++ compiler" in ends[0].stderr
+    assert not (tmp_path / ".cache").exists()
+
+
+def test_a_library_for_better_processors_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    monkeypatch.setenv(build.FOLDER, str(folder))
+    monkeypatch.setattr(build, "LEVELS", {"x86_64": {"best": {"none-has-this"}, "plain": set()}})
+    monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
+    best, plain = build._paths_in_advance(folder)
+    best.touch()
+    assert build.built_in_advance() is None
+    plain.touch()
+    assert build.built_in_advance() == plain
