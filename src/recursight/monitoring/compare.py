@@ -43,7 +43,7 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Drift:
     """A window against the reference.
 
     Attributes:
@@ -69,7 +69,7 @@ class Verdict:
         return asdict(self)
 
 
-def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_floor: float) -> Verdict:
+def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_floor: float) -> Drift:
     """Tests every feature of the reference that the window has.
 
     Args:
@@ -90,7 +90,7 @@ def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_
         for (name, test, statistic, p_value, psi), p_holm in zip(found, corrected, strict=True)
     ]
     features.sort(key=lambda feature: (not feature.drifted, -feature.psi))
-    return Verdict(len(window), len(reference), level, psi_floor, features)
+    return Drift(len(window), len(reference), level, psi_floor, features)
 
 
 def stability_index(expected: np.ndarray, observed: np.ndarray) -> float:

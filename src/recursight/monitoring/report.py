@@ -12,7 +12,7 @@ import pandas as pd
 
 from recursight.evaluation import charts
 from recursight.evaluation.charts import Line
-from recursight.monitoring.compare import CHI_SQUARED, Feature, Verdict
+from recursight.monitoring.compare import CHI_SQUARED, Drift, Feature
 
 SIZE = (300, 190)
 BINS = 40
@@ -57,7 +57,7 @@ class Subject:
 def render(
     subject: Subject,
     sentence: str,
-    verdict: Verdict,
+    verdict: Drift,
     reference: pd.DataFrame,
     window: pd.DataFrame,
     titles: Mapping[str, str] = {},

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from recursight.files import read_json, write_json, write_text
 from recursight.layout import Layout
-from recursight.monitoring.compare import Verdict, compare
+from recursight.monitoring.compare import Drift, compare
 from recursight.monitoring.report import Subject, render
 from recursight.operations import events
 from recursight.params import Monitor, Params, load
@@ -32,7 +32,7 @@ Alarm = Literal["none", "sent", "repeated", "unheard"]
 
 
 @dataclass(frozen=True)
-class Check:
+class DriftCheck:
     """What a look for drift found.
 
     Attributes:
@@ -51,7 +51,7 @@ class Check:
     candidate: str
     at: datetime
     sentence: str
-    verdict: Verdict | None = None
+    verdict: Drift | None = None
     report: Path | None = None
     alarm: Alarm = "none"
 
@@ -68,7 +68,7 @@ class Check:
         }
 
 
-def check(layout: Layout) -> Check:
+def check_drift(layout: Layout) -> DriftCheck:
     """Looks for drift, writes a report, records it in MLflow, and sends the alarm if there is one.
 
     Raises:
@@ -92,12 +92,12 @@ def check(layout: Layout) -> Check:
     return found
 
 
-def _compare(layout: Layout, params: Params, version: "ModelVersion | None") -> Check:
+def _compare(layout: Layout, params: Params, version: "ModelVersion | None") -> DriftCheck:
     settings, name, now = params.monitor, params.registry.model_name, datetime.now(UTC)
     if version is None:
-        return Check(name, None, "", now, f"{name} has no champion yet: nothing to compare.")
+        return DriftCheck(name, None, "", now, f"{name} has no champion yet: nothing to compare.")
     number = int(version.version)
-    found = Check(name, number, version.tags.get("candidate", "?"), now, "")
+    found = DriftCheck(name, number, version.tags.get("candidate", "?"), now, "")
     rows = read_log(layout.predictions, now - timedelta(hours=settings.window_hours))
     window = rows[(rows["model"] == name) & (rows["version"] == number)].tail(settings.window_rows)
     subject = f"version {number} ({found.candidate})"
@@ -119,7 +119,7 @@ def _compare(layout: Layout, params: Params, version: "ModelVersion | None") -> 
     return replace(found, report=report)
 
 
-def sentence_of(subject: str, verdict: Verdict) -> str:
+def sentence_of(subject: str, verdict: Drift) -> str:
     """Such as `version 3 (gru): 2,000 predictions differ from its reference in brightness (PSI 3.1), ...`."""
     drifted = verdict.drifted
     if not drifted:
@@ -133,7 +133,7 @@ def _sources(window: pd.DataFrame) -> dict[str, int]:
     return {str(source): int(count) for source, count in window["source"].value_counts().sort_index().items()}
 
 
-def _alarm(layout: Layout, settings: Monitor, found: Check) -> Alarm:
+def _alarm(layout: Layout, settings: Monitor, found: DriftCheck) -> Alarm:
     """Sends the alarm, unless one for the same version is still young; one that nobody took is sent again next time."""
     if not found.drifted:
         return "none"
@@ -164,7 +164,7 @@ def _sweep(folder: Path) -> None:
             report.unlink(missing_ok=True)
 
 
-def _track(client: "MlflowClient", layout: Layout, params: Params, version: "ModelVersion", found: Check) -> None:
+def _track(client: "MlflowClient", layout: Layout, params: Params, version: "ModelVersion", found: DriftCheck) -> None:
     """One run for each version, in an experiment of its own: a look is a step, so charts show drift come and go."""
     from mlflow.entities import Metric
 

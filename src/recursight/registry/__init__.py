@@ -7,22 +7,22 @@ is not the champion. `promote` decides between them; every decision goes into a 
 from recursight.registry.decisions import Decision, history, settle
 from recursight.registry.promote import promote
 from recursight.registry.register import Registered, register
-from recursight.registry.rollback import Standing, rollback, standing
+from recursight.registry.rollback import ProductionStatus, production_status, rollback
 from recursight.registry.versions import CHALLENGER, CHAMPION, find_version, version_of, version_with
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "Decision",
+    "ProductionStatus",
     "Registered",
-    "Standing",
     "find_version",
     "history",
+    "production_status",
     "promote",
     "register",
     "rollback",
     "settle",
-    "standing",
     "version_of",
     "version_with",
 ]

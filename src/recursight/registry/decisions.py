@@ -87,11 +87,11 @@ class Decision:
         return self.version if self.promoted else self.champion
 
 
-class Overtaken(RuntimeError):
+class ChampionMoved(RuntimeError):
     """Another clone moves the champion at this moment, or has just done so."""
 
 
-def unless_overtaken(act: Callable[P, R]) -> Callable[P, R]:
+def retry_if_champion_moved(act: Callable[P, R]) -> Callable[P, R]:
     """Does something that ends in a decision again, where another clone was at it, too; what is true has changed."""
 
     @wraps(act)
@@ -99,7 +99,7 @@ def unless_overtaken(act: Callable[P, R]) -> Callable[P, R]:
         for _ in range(ATTEMPTS):
             try:
                 return act(*args, **kwargs)
-            except Overtaken:
+            except ChampionMoved:
                 time.sleep(random.uniform(0.2, 2.0))  # unlike the other's pause
         raise InputError("Other clones keep moving the champion: try again when they are done.")
 
@@ -120,34 +120,34 @@ def decide(client: "MlflowClient", layout: Layout, name: str, decision: Decision
         decision: without its id and git commit.
 
     Raises:
-        Overtaken: nothing has moved, nothing is written.
+        ChampionMoved: nothing has moved, nothing is written.
     """
     written = _write(client, layout, name, replace(decision, git_commit=git_commit(layout.root)))
     if written.promoted:
-        if _is_overtaken(client, name, written):
+        if _is_moved_elsewhere(client, name, written):
             client.delete_run(str(written.id))
-            raise Overtaken
-        appoint(client, name, written)
+            raise ChampionMoved
+        set_champion(client, name, written)
     client.set_terminated(str(written.id), "FINISHED")
     return written
 
 
-def _is_overtaken(client: "MlflowClient", name: str, written: Decision) -> bool:
+def _is_moved_elsewhere(client: "MlflowClient", name: str, written: Decision) -> bool:
     """Whether another claim stands, or the champion is not the one that was decided about; own doubles are deleted."""
     (own,) = [run for run in _under_way(client, name) if run.info.run_id == written.id]
-    overtaken = False
+    moved = False
     for run in _under_way(client, name):
         if run.info.run_id == written.id or run.data.tags.get("promoted") != "yes":
             continue
         if run.data.tags.get(REQUEST) == own.data.tags[REQUEST]:  # sent twice, since the answer was lost
             client.delete_run(run.info.run_id)
         elif not is_dead(run) and run.info.start_time > (time.time() - CLAIM_SECONDS) * 1000:
-            overtaken = True
+            moved = True
     champion = version_with(client, name, CHAMPION)
-    return overtaken or (int(champion.version) if champion else None) != written.champion
+    return moved or (int(champion.version) if champion else None) != written.champion
 
 
-def appoint(client: "MlflowClient", name: str, decision: Decision) -> None:
+def set_champion(client: "MlflowClient", name: str, decision: Decision) -> None:
     """Makes a version champion; it challenges nobody any more."""
     client.set_registered_model_alias(name, CHAMPION, str(decision.version))
     challenger = version_with(client, name, CHALLENGER)
@@ -166,7 +166,7 @@ def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
         decision = _read(run)
         champion = version_with(client, name, CHAMPION)
         if decision and decision.promoted and decision.champion == (int(champion.version) if champion else None):
-            appoint(client, name, decision)
+            set_champion(client, name, decision)
         client.set_terminated(run.info.run_id, "FINISHED")
         done += [decision] if decision else []
     return done

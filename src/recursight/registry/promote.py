@@ -10,7 +10,7 @@ from recursight.errors import InputError
 from recursight.files import digest
 from recursight.layout import Layout
 from recursight.params import Params, load
-from recursight.registry.decisions import Decision, decide, history, settle, unless_overtaken
+from recursight.registry.decisions import Decision, decide, history, retry_if_champion_moved, settle
 from recursight.registry.gate import Scored, Verdict, judge
 from recursight.registry.loading import LoadedVersion, Unreadable, images_for, load_version
 from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAMED = 5  # words of a vocabulary in a sentence
 
 
-@unless_overtaken
+@retry_if_champion_moved
 def promote(layout: Layout) -> Decision:
     """Decides whether the challenger becomes champion, writes that down, and moves the alias if so.
 

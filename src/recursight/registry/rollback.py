@@ -8,8 +8,8 @@ from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.params import load
-from recursight.registry.decisions import Decision, decide, history, last_move, settle, unless_overtaken
-from recursight.registry.loading import LoadedVersion, Unreadable, check, load_version
+from recursight.registry.decisions import Decision, decide, history, last_move, retry_if_champion_moved, settle
+from recursight.registry.loading import LoadedVersion, Unreadable, check_answers, load_version
 from recursight.registry.promote import alias_lock
 from recursight.registry.versions import CHALLENGER, CHAMPION, find_version, version_with
 from recursight.tracking import connect
@@ -18,7 +18,7 @@ IMAGES = 64  # of the check at batch size N
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProductionStatus:
     """What is in production.
 
     Attributes:
@@ -40,7 +40,7 @@ class Standing:
     remark: str
 
 
-@unless_overtaken
+@retry_if_champion_moved
 def rollback(layout: Layout, version: int | None = None, reason: str = "") -> Decision:
     """Makes an earlier version champion, once it is seen to load and to predict, one image and many at once.
 
@@ -72,7 +72,7 @@ def rollback(layout: Layout, version: int | None = None, reason: str = "") -> De
         return decide(client, layout, name, replace(wanted, data_digest=target.tags.get("recursight.data_digest")))
 
 
-def standing(layout: Layout) -> Standing:
+def production_status(layout: Layout) -> ProductionStatus:
     """Says what is live, and by which decision.
 
     Raises:
@@ -84,7 +84,7 @@ def standing(layout: Layout) -> Standing:
     move = last_move(history(client, name))
     live = int(champion.version) if champion else None
     explained = move is not None and move.version == live
-    return Standing(
+    return ProductionStatus(
         name=name,
         version=live,
         challenger=int(challenger.version) if challenger else None,
@@ -126,5 +126,5 @@ def _check(layout: Layout, loaded: LoadedVersion) -> dict[str, int]:
         rows = store.indices("test")[:IMAGES]
         if tuple(store.shape) == loaded.input_shape and len(rows) > 1:
             images = store.first_frames(rows)
-    check(loaded, images)
+    check_answers(loaded, images)
     return {"checked_images": len(images)}

@@ -22,7 +22,7 @@ from recursight.serving.champion import load_champion
 from recursight.serving.doorway import Doorway, is_loopback, names_of
 from recursight.serving.metrics import Metrics
 from recursight.serving.prediction_log import PredictionLog
-from recursight.serving.watch import Watch
+from recursight.serving.watch import ChampionWatch
 
 DRAIN_SECONDS = 10
 CONNECTIONS = 1000
@@ -60,7 +60,7 @@ def serve(
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
         torch.set_num_threads(limits.threads)
-        watch = Watch(
+        watch = ChampionWatch(
             layout,
             load_champion(layout),
             poll_seconds=limits.poll_seconds,

@@ -15,7 +15,7 @@ import numpy as np
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.registry import CHAMPION, version_with
-from recursight.registry.loading import LoadedVersion, check, load_version
+from recursight.registry.loading import LoadedVersion, check_answers, load_version
 from recursight.serving.metrics import Metrics
 from recursight.tracking import connect
 from recursight.tracking.connection import HASTY, outages
@@ -27,7 +27,7 @@ LONGEST_WAIT_SECONDS = 300
 _log = logging.getLogger("recursight.serving")
 
 
-class Watch:
+class ChampionWatch:
     """Holds the version that serves, and replaces it.
 
     Args:
@@ -119,5 +119,5 @@ def warmed(model: LoadedVersion, batch: int) -> LoadedVersion:
         Unreadable: if it fails, or does not answer alike for an image alone and among others.
     """
     images = np.random.default_rng(0).integers(0, 256, (max(batch, 2), *model.input_shape), dtype=np.uint8)
-    check(model, images)
+    check_answers(model, images)
     return model
