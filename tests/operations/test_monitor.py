@@ -148,7 +148,7 @@ def test_only_the_champions_own_and_recent_predictions_count(served):
     ask(served, shifted, model="another")
     found = check_drift(served)
     assert found.verdict is None
-    assert "made 0 predictions in the last 24 hours; nothing is said on fewer than 100" in found.sentence
+    assert "made 0 predictions in the last 24 hours; at least 100 are needed" in found.sentence
     change_params(served, "monitor", window_hours=26)
     assert check_drift(served).drifted
     ask(served, usual(served), hours_ago=0.5)
@@ -184,7 +184,7 @@ def test_the_command_tells_drift_by_its_status(served):
 
     waiting = monitor()
     assert (waiting.returncode, waiting.stderr) == (0, "")
-    assert "nothing is said" in waiting.stdout
+    assert "are needed for a check" in waiting.stdout
     ask(served, 255 - usual(served))
     drifted = monitor()
     assert drifted.returncode == 3, drifted.stderr

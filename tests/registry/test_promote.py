@@ -1,4 +1,4 @@
-"""The gate on real registered models: who serves, what the history says of it, and the way back."""
+"""The gate on real registered models: the champion, the history, and rollback."""
 
 import json
 import shutil

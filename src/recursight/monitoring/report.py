@@ -1,4 +1,4 @@
-"""A look for drift as one HTML page: no request leaves it, so it opens anywhere; equal input gives equal bytes."""
+"""A drift check as one HTML page: it loads nothing, so it opens anywhere; equal input gives equal bytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ EXPLAINED = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What was looked at.
+    """What was checked.
 
     Attributes:
         model: name of the registered model.
@@ -65,7 +65,7 @@ def render(
     """The page.
 
     Args:
-        subject: what was looked at.
+        subject: what was checked.
         sentence: the outcome in words.
         verdict: the outcome.
         reference: of the version.

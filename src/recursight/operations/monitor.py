@@ -1,4 +1,4 @@
-"""One look for drift: the champion's logged predictions against its reference, a report, and an alarm."""
+"""One check for drift: the champion's logged predictions against its reference, a report, and an alarm."""
 
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ Alarm = Literal["none", "sent", "repeated", "unheard"]
 
 @dataclass(frozen=True)
 class DriftCheck:
-    """What a look for drift found.
+    """The result of a check for drift.
 
     Attributes:
         model: name of the registered model.
@@ -43,7 +43,7 @@ class DriftCheck:
         sentence: the outcome in words.
         verdict: None if there was too little to compare.
         report: HTML page; None likewise. Its figures lie beside it as JSON.
-        alarm: `none` (no drift), `sent`, `repeated` (told already), or `unheard` (no Prefect server took it).
+        alarm: `none` (no drift), `sent`, `repeated` (already sent), or `unheard` (no Prefect server received it).
     """
 
     model: str
@@ -69,7 +69,7 @@ class DriftCheck:
 
 
 def check_drift(layout: Layout) -> DriftCheck:
-    """Looks for drift, writes a report, records it in MLflow, and sends the alarm if there is one.
+    """Checks for drift, writes a report, records it in MLflow, and sends the alarm if there is one.
 
     Raises:
         InputError: if params.yaml is wrong.
@@ -103,8 +103,8 @@ def _compare(layout: Layout, params: Params, version: "ModelVersion | None") -> 
     subject = f"version {number} ({found.candidate})"
     if len(window) < settings.minimum_rows:
         sentence = (
-            f"{subject} made {len(window):,} predictions in the last {settings.window_hours:g} hours; "
-            f"nothing is said on fewer than {settings.minimum_rows:,} (monitor.minimum_rows)."
+            f"{subject} made {len(window):,} predictions in the last {settings.window_hours:g} hours; at least "
+            f"{settings.minimum_rows:,} are needed for a check (monitor.minimum_rows)."
         )
         return replace(found, sentence=sentence)
     reference = reference_of_version(layout, version)
@@ -134,14 +134,14 @@ def _sources(window: pd.DataFrame) -> dict[str, int]:
 
 
 def _alarm(layout: Layout, settings: Monitor, found: DriftCheck) -> Alarm:
-    """Sends the alarm, unless one for the same version is still young; one that nobody took is sent again next time."""
+    """Sends the alarm, unless one for the same version is still young; one that no server received is sent again next time."""
     if not found.drifted:
         return "none"
     last = layout.monitoring / "alarm.json"
     if last.is_file():
-        told = read_json(last)
-        age = found.at - datetime.fromisoformat(told["at"])
-        if told["version"] == found.version and age < timedelta(hours=settings.repeat_hours):
+        sent = read_json(last)
+        age = found.at - datetime.fromisoformat(sent["at"])
+        if sent["version"] == found.version and age < timedelta(hours=settings.repeat_hours):
             return "repeated"
     assert found.verdict is not None
     payload = {
@@ -165,7 +165,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _track(client: "MlflowClient", layout: Layout, params: Params, version: "ModelVersion", found: DriftCheck) -> None:
-    """One run for each version, in an experiment of its own: a look is a step, so charts show drift come and go."""
+    """One run for each version, in a separate experiment: each check is a step, so that charts show drift over time."""
     from mlflow.entities import Metric
 
     assert found.verdict is not None

@@ -1,7 +1,7 @@
 """The model registry: versions of winners, and which of them is in production.
 
-A version carries one of two aliases: `champion`, the model that serves, or `challenger`, the current winner while it
-is not the champion. `promote` decides between them; every decision goes into a history.
+A version carries one of two aliases: `champion`, the version in production, or `challenger`, the current winner while
+it is not the champion. `promote` decides between them; every decision is recorded.
 """
 
 from recursight.registry.decisions import Decision, history, settle

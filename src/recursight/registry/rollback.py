@@ -1,4 +1,4 @@
-"""Back to an earlier version, by hand and on purpose; and what is in production at the moment, and why."""
+"""Rollback to an earlier version, and the current production status."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ IMAGES = 64  # of the check at batch size N
 
 @dataclass(frozen=True)
 class ProductionStatus:
-    """What is in production.
+    """The version in production.
 
     Attributes:
         name: of the registered model.
@@ -28,7 +28,7 @@ class ProductionStatus:
         candidate: of the champion.
         tags: of the champion's version: digests, git commit.
         decision: that put it there; None if no decision did.
-        remark: what to know besides; empty if all is as the history says.
+        remark: a note if the registry and the history disagree, else empty.
     """
 
     name: str
@@ -50,7 +50,7 @@ def rollback(layout: Layout, version: int | None = None, reason: str = "") -> De
         reason: for the history.
 
     Raises:
-        InputError: if there is no such version, or it does not pass; nothing has moved then, and the history says so.
+        InputError: if there is no such version, or it fails the check; then nothing moves, and the history records it.
         Unreachable: if MLflow does not answer.
     """
     name = load(layout.params).registry.model_name
@@ -73,7 +73,7 @@ def rollback(layout: Layout, version: int | None = None, reason: str = "") -> De
 
 
 def production_status(layout: Layout) -> ProductionStatus:
-    """Says what is live, and by which decision.
+    """Reports the version in production, and the decision behind it.
 
     Raises:
         Unreachable: if MLflow does not answer.
@@ -119,7 +119,7 @@ def _before(past: list[Decision], live: int | None) -> int:
 
 
 def _check(layout: Layout, loaded: LoadedVersion) -> dict[str, int]:
-    """Asks it about test images of the store, where they fit, else about noise."""
+    """Runs it on test images of the store, where they fit, else on noise."""
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *loaded.input_shape), dtype=np.uint8)
     if (layout.store / "store.json").is_file():
         store = open_store(layout.store)

@@ -23,7 +23,7 @@ from recursight.serving.watch import ChampionWatch
 
 BODY_SECONDS = 30
 LARGE_ANSWER = 2000  # values, from which on a thread writes the JSON, not the event loop
-READ_TO_REFUSE = 4  # times the limit: a client that is sending hears the answer only if someone listens meanwhile
+READ_TO_REFUSE = 4  # times the limit: a client that is sending reads the answer only if its body is read meanwhile
 _log = logging.getLogger("recursight.serving")
 
 
@@ -31,8 +31,8 @@ class Service:
     """What answers, and within which limits.
 
     Args:
-        watch: who serves.
-        batcher: asks the model.
+        watch: holds the model in production.
+        batcher: runs the model.
         decoders: threads that decode.
         limits: of one request, and of all.
         metrics: of this server.
@@ -153,7 +153,7 @@ async def read_body(request: Request, most: int) -> bytes:
     too_long = RequestError(413, f"The body has more than {most:,} bytes (serve.max_bytes).")
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > most:
-        if "expect" not in request.headers:  # who asks first has sent nothing yet
+        if "expect" not in request.headers:  # such a client has sent nothing yet
             await _discard(request, READ_TO_REFUSE * most)
         raise too_long
     body = bytearray()

@@ -1,4 +1,4 @@
-"""`recursight serve`: everything put together, started, and drained at the end."""
+"""`recursight serve`: assembles the server, runs it, and drains it at the end."""
 
 import logging
 import os
@@ -52,7 +52,7 @@ def serve(
     """
     if not is_loopback(host) and not allowed_hosts:
         raise InputError(
-            f"{host} can be reached from other machines: name what they call it by, such as "
+            f"{host} can be reached from other machines: give the host names that they use, such as "
             "`--allow-host images.example.org`, or `--allow-host '*'` if a proxy checks that."
         )
     limits = load(layout.params).serve
@@ -93,7 +93,7 @@ def serve(
 
 @contextmanager
 def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    """Taken before the model is loaded, so that a port in use is told at once."""
+    """Bound before the model is loaded, so that a port in use is reported at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:
@@ -108,7 +108,7 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Calls back when it listens."""
 
     def __init__(self, configuration: uvicorn.Config, listens: Callable[[], None]) -> None:
         super().__init__(configuration)
@@ -131,7 +131,7 @@ def _run(app: Doorway, listener: socket.socket, listens: Callable[[], None]) -> 
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # uvicorn drains, then raises the signal once more for whoever was there before: an end on demand is no failure.
+    # uvicorn drains, then raises the signal again for the previous handler: a requested end is no failure.
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         _Server(configuration, listens).run(sockets=[listener])

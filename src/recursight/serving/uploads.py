@@ -1,6 +1,6 @@
 """From the body of a request to the images that the model takes. Nothing here is unpickled.
 
-Only PNG and JPEG are decoded, so that few parsers meet what strangers send.
+Only PNG and JPEG are decoded, so that few parsers read untrusted bytes.
 """
 
 import io
@@ -26,11 +26,11 @@ _NPY_HEADER = 10_000  # bytes
 
 
 class RequestError(Exception):
-    """A request that gets no prediction.
+    """A request that cannot be answered.
 
     Args:
         status: of HTTP.
-        sentence: for whoever sent it.
+        sentence: for the client.
     """
 
     def __init__(self, status: int, sentence: str) -> None:
