@@ -1,4 +1,4 @@
-"""The gate on real registered models: who serves, what the history says of it, and the way back."""
+"""The gate on real registered models: the champion, the history, and rollback."""
 
 import json
 import shutil
@@ -24,11 +24,11 @@ from recursight.registry import (
     CHALLENGER,
     CHAMPION,
     history,
+    production_status,
     promote,
     register,
     rollback,
     settle,
-    standing,
     version_with,
 )
 from recursight.registry.decisions import Decision, decide, experiment_name
@@ -207,11 +207,11 @@ def test_a_version_that_does_not_predict_is_not_rolled_back_to(contest):
 
 def test_an_alias_moved_by_hand_is_seen_and_left_alone(contest):
     promote(contest)
-    assert standing(contest).decision.version == 2
+    assert production_status(contest).decision.version == 2
     client = connect(contest)
     client.set_registered_model_alias(NAME, CHAMPION, "1")
     client.set_registered_model_alias(NAME, CHALLENGER, "2")
-    assert "by hand in MLflow" in standing(contest).remark
+    assert "by hand in MLflow" in production_status(contest).remark
     made = promote(contest)
     assert not made.promoted
     assert "moved away by hand" in made.reason

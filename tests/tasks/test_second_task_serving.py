@@ -16,7 +16,7 @@ from PIL import Image
 
 from recursight.data.store import open_store
 from recursight.layout import Layout
-from recursight.operations.monitor import check
+from recursight.operations.monitor import check_drift
 from recursight.registry import history, promote, register
 from recursight.serving import PredictionLog, load_champion, read_log
 from recursight.serving.folder import score_folder
@@ -24,6 +24,7 @@ from recursight.stages import evaluate, prepare, train
 from recursight.tasks import TASKS
 from recursight.tracking import connect
 from recursight.tracking.connection import fluent
+from tests.conftest import ROOT
 from tests.projects import choose, own_environment
 from tests.serving.server import serving
 from tests.tasks.brightness import NAME, Brightness, project
@@ -34,7 +35,9 @@ CANDIDATES = {
     "short": {"layer": "gru", "hidden": 8, "train": {"epochs": 4}},
     "gru": {"layer": "gru", "hidden": 8},
 }
-SERVE = """
+SERVE = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
 from recursight.tasks import TASKS
 from tests.tasks.brightness import NAME, Brightness
 TASKS[NAME] = Brightness
@@ -148,7 +151,7 @@ def test_drift_of_its_answers_is_found(promoted: Layout) -> None:
     images = np.resize(255 - np.array(store.frames), (400, *champion.input_shape)) // 3
     with PredictionLog(promoted.predictions, rows=10_000) as log:
         log.record("predict", champion, images, champion.answers(images), wait=True)
-    found = check(promoted)
+    found = check_drift(promoted)
     assert found.verdict is not None, found.sentence
     (feature,) = (feature for feature in found.verdict.features if feature.name == "estimate")
     assert feature.drifted

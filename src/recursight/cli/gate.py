@@ -51,9 +51,9 @@ def champion(as_json: AsJson = False) -> None:
     Example: [bold]recursight champion[/]
     """
     from recursight.layout import Layout
-    from recursight.registry import standing
+    from recursight.registry import production_status
 
-    found = standing(Layout.find())
+    found = production_status(Layout.find())
     if as_json:
         typer.echo(json.dumps(asdict(found)))
         return

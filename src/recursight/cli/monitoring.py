@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from recursight.monitoring.compare import Verdict
+    from recursight.monitoring.compare import Drift
 
 PANEL = "Production"
 DRIFTED = 3  # exit status
@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def monitor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check for drift: compare the champion's logged predictions with its test split.
+    """DriftCheck for drift: compare the champion's logged predictions with its test split.
 
     Writes a report, logs the results to MLflow, and sends the event that can
     start a retraining. The exit status is 3 with drift, and 0 without drift or
@@ -26,9 +26,9 @@ def monitor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     Example: [bold]recursight monitor[/]
     """
     from recursight.layout import Layout
-    from recursight.operations.monitor import check
+    from recursight.operations.monitor import check_drift
 
-    found = check(Layout.find())
+    found = check_drift(Layout.find())
     if as_json:
         typer.echo(json.dumps(found.as_dict()))
     else:
@@ -45,7 +45,7 @@ def monitor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         raise typer.Exit(DRIFTED)
 
 
-def _print(verdict: "Verdict") -> None:
+def _print(verdict: "Drift") -> None:
     from rich.console import Console
     from rich.table import Table
 

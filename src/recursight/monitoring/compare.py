@@ -15,7 +15,7 @@ from recursight.evaluation.significance import holm
 
 KOLMOGOROV_SMIRNOV, CHI_SQUARED = "Kolmogorov-Smirnov", "chi-squared"
 BINS = 10  # deciles of the reference
-LEAST_SHARE = 5e-4  # stands for an empty bin, whose logarithm would be infinite
+LEAST_SHARE = 5e-4  # of an empty bin, whose logarithm would be infinite
 LEAST_EXPECTED = 5  # rows of a category in either sample, below which chi-squared's distribution does not hold
 
 
@@ -43,7 +43,7 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Drift:
     """A window against the reference.
 
     Attributes:
@@ -69,12 +69,12 @@ class Verdict:
         return asdict(self)
 
 
-def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_floor: float) -> Verdict:
+def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_floor: float) -> Drift:
     """Tests every feature of the reference that the window has.
 
     Args:
         reference: of the version, see `reference.reference_of`.
-        window: predictions, with the same columns and maybe others; missing values are left out.
+        window: predictions, with the same columns and possibly others; missing values are left out.
         level: highest chance of any alarm without drift.
         psi_floor: population stability index that a drift has at least.
     """
@@ -90,7 +90,7 @@ def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_
         for (name, test, statistic, p_value, psi), p_holm in zip(found, corrected, strict=True)
     ]
     features.sort(key=lambda feature: (not feature.drifted, -feature.psi))
-    return Verdict(len(window), len(reference), level, psi_floor, features)
+    return Drift(len(window), len(reference), level, psi_floor, features)
 
 
 def stability_index(expected: np.ndarray, observed: np.ndarray) -> float:
@@ -101,7 +101,7 @@ def stability_index(expected: np.ndarray, observed: np.ndarray) -> float:
 
 
 def bin_edges(reference: np.ndarray) -> np.ndarray:
-    """Deciles of the reference, and its end: what lies outside its range has bins of its own."""
+    """Deciles of the reference, and its end: values outside its range get separate bins."""
     quantiles = np.quantile(reference, np.arange(BINS) / BINS, method="lower")
     beyond = np.nextafter(reference.max(), np.inf, dtype=reference.dtype)
     return np.unique([*quantiles, beyond])

@@ -1,4 +1,4 @@
-"""A look for drift as one HTML page: no request leaves it, so it opens anywhere; equal input gives equal bytes."""
+"""A drift check as one HTML page: it loads nothing, so it opens anywhere; equal input gives equal bytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import pandas as pd
 
 from recursight.evaluation import charts
 from recursight.evaluation.charts import Line
-from recursight.monitoring.compare import CHI_SQUARED, Feature, Verdict
+from recursight.monitoring.compare import CHI_SQUARED, Drift, Feature
 
 SIZE = (300, 190)
 BINS = 40
@@ -35,7 +35,7 @@ EXPLAINED = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What was looked at.
+    """What was checked.
 
     Attributes:
         model: name of the registered model.
@@ -57,7 +57,7 @@ class Subject:
 def render(
     subject: Subject,
     sentence: str,
-    verdict: Verdict,
+    verdict: Drift,
     reference: pd.DataFrame,
     window: pd.DataFrame,
     titles: Mapping[str, str] = {},
@@ -65,7 +65,7 @@ def render(
     """The page.
 
     Args:
-        subject: what was looked at.
+        subject: what was checked.
         sentence: the outcome in words.
         verdict: the outcome.
         reference: of the version.

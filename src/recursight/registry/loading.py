@@ -104,7 +104,7 @@ def load_version(layout: Layout, name: str, version: int) -> LoadedVersion:
         raise Unreadable(f"version {version} cannot be loaded: {_line(error)}") from None
 
 
-def check(loaded: LoadedVersion, images: np.ndarray) -> None:
+def check_answers(loaded: LoadedVersion, images: np.ndarray) -> None:
     """Runs a version on one image and on N at once, as it will be served.
 
     Args:

@@ -10,7 +10,7 @@ from recursight.errors import InputError
 from recursight.files import digest
 from recursight.layout import Layout
 from recursight.params import Params, load
-from recursight.registry.decisions import Decision, decide, history, settle, unless_overtaken
+from recursight.registry.decisions import Decision, decide, history, retry_if_champion_moved, settle
 from recursight.registry.gate import Scored, Verdict, judge
 from recursight.registry.loading import LoadedVersion, Unreadable, images_for, load_version
 from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 NAMED = 5  # words of a vocabulary in a sentence
 
 
-@unless_overtaken
+@retry_if_champion_moved
 def promote(layout: Layout) -> Decision:
-    """Decides whether the challenger becomes champion, writes that down, and moves the alias if so.
+    """Decides whether the challenger becomes champion, records that, and moves the alias if so.
 
-    The same question (versions, data, rule) is tested once: asked again, it gets the answer that it had.
+    The same versions, data and rule are tested once; a repeated call returns the recorded decision.
 
     Raises:
         InputError: if there is no store, or params.yaml is wrong.
@@ -58,12 +58,14 @@ def promote(layout: Layout) -> Decision:
             return replace(earlier, repeated=True)
         now = version_with(client, name, CHAMPION)
         if (int(now.version) if now else None) != live:
-            answer = replace(answer, promoted=False, reason="the champion changed meanwhile: ask again.", question="")
+            answer = replace(
+                answer, promoted=False, reason="the champion changed meanwhile: run the command again.", question=""
+            )
         return decide(client, layout, name, answer)
 
 
 def alias_lock(layout: Layout) -> FileLock:
-    """Held by whoever moves aliases."""
+    """To hold while moving aliases."""
     lock = layout.lock("register")
     lock.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(lock)
@@ -103,7 +105,7 @@ def _asked(layout: Layout, params: Params, store: Store, challenger: "ModelVersi
 
 
 def _barred(past: list[Decision], version: int) -> str:
-    """Why a challenger may not come back by itself: it was champion, and people took it out. Empty if it may.
+    """Why a challenger may not be promoted again: it was champion and was replaced by hand. Empty if it may.
 
     Without this, the next promotion would undo a rollback: the test that it passed once, it passes again.
     """
@@ -147,7 +149,7 @@ def _require_comparable(loaded: LoadedVersion, params: Params, store: Store) -> 
     if type(loaded.task) is not type(params.built_task):
         raise Unreadable(
             f"version {loaded.version} was made for another task than {params.task.name!r} (task in params.yaml); give "
-            "each task a `registry.model_name` of its own."
+            "each task a separate `registry.model_name`."
         )
     targets = store.targets_of(store.indices("train"))
     known, present = set(loaded.vocabulary), set(params.built_task.vocabulary(targets))

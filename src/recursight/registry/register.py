@@ -14,7 +14,7 @@ from recursight.layout import Layout
 from recursight.monitoring.reference import reference_of
 from recursight.params import Params, load
 from recursight.registry.card import model_card
-from recursight.registry.decisions import Decision, decide, history, settle, unless_overtaken
+from recursight.registry.decisions import Decision, decide, history, retry_if_champion_moved, settle
 from recursight.registry.gate import Scored, judge
 from recursight.registry.log import log_model
 from recursight.registry.promote import alias_lock, rule_of
@@ -59,7 +59,7 @@ class Registered:
     run_id: str
 
 
-@unless_overtaken
+@retry_if_champion_moved
 def register(layout: Layout) -> Registered:
     """Registers the winner, once: a bundle that has a version gets no second one.
 

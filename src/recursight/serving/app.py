@@ -18,12 +18,12 @@ from recursight.params import Serve
 from recursight.registry.loading import LoadedVersion
 from recursight.serving.batching import Batcher
 from recursight.serving.metrics import Metrics
-from recursight.serving.uploads import READERS, Refused, images_in
-from recursight.serving.watch import Watch
+from recursight.serving.uploads import READERS, RequestError, images_in
+from recursight.serving.watch import ChampionWatch
 
 BODY_SECONDS = 30
 LARGE_ANSWER = 2000  # values, from which on a thread writes the JSON, not the event loop
-READ_TO_REFUSE = 4  # times the limit: a client that is sending hears the answer only if someone listens meanwhile
+READ_TO_REFUSE = 4  # times the limit: a client that is sending reads the answer only if its body is read meanwhile
 _log = logging.getLogger("recursight.serving")
 
 
@@ -31,15 +31,15 @@ class Service:
     """What answers, and within which limits.
 
     Args:
-        watch: who serves.
-        batcher: asks the model.
+        watch: holds the model in production.
+        batcher: runs the model.
         decoders: threads that decode.
         limits: of one request, and of all.
         metrics: of this server.
     """
 
     def __init__(
-        self, watch: Watch, batcher: Batcher, decoders: ThreadPoolExecutor, limits: Serve, metrics: Metrics
+        self, watch: ChampionWatch, batcher: Batcher, decoders: ThreadPoolExecutor, limits: Serve, metrics: Metrics
     ) -> None:
         self.watch, self.limits, self.metrics = watch, limits, metrics
         self._batcher, self._decoders = batcher, decoders
@@ -52,7 +52,7 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """Answers for all images of a request, by one version from its beginning to its end."""
         if self._at_work >= self.limits.max_waiting:
-            raise Refused(503, "Too many requests at once (serve.max_waiting): try again in a second.")
+            raise RequestError(503, "Too many requests at once (serve.max_waiting): try again in a second.")
         self._at_work += 1
         try:
             model = self.watch.model
@@ -120,8 +120,8 @@ def create_app(service: Service) -> FastAPI:
     def refuse(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
         return JSONResponse({"error": sentence, **_names(service.watch.model)}, status, headers)
 
-    @app.exception_handler(Refused)
-    async def refused(request: Request, fault: Refused) -> Response:
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, fault: RequestError) -> Response:
         return refuse(fault.status, fault.sentence, {"Retry-After": "1"} if fault.status == 503 else None)
 
     @app.exception_handler(HTTPException)
@@ -148,12 +148,12 @@ async def read_body(request: Request, most: int) -> bytes:
     """The body, unless it is too long or does not come.
 
     Raises:
-        Refused: if so.
+        RequestError: if so.
     """
-    too_long = Refused(413, f"The body has more than {most:,} bytes (serve.max_bytes).")
+    too_long = RequestError(413, f"The body has more than {most:,} bytes (serve.max_bytes).")
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > most:
-        if "expect" not in request.headers:  # who asks first has sent nothing yet
+        if "expect" not in request.headers:  # such a client has sent nothing yet
             await _discard(request, READ_TO_REFUSE * most)
         raise too_long
     body = bytearray()
@@ -164,7 +164,7 @@ async def read_body(request: Request, most: int) -> bytes:
                 if len(body) > most:
                     raise too_long
     except TimeoutError:
-        raise Refused(408, f"The body did not arrive within {BODY_SECONDS} seconds.") from None
+        raise RequestError(408, f"The body did not arrive within {BODY_SECONDS} seconds.") from None
     return bytes(body)
 
 

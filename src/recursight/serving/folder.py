@@ -116,11 +116,16 @@ def score_folder(
         return Scored(parts.rows, parts.resumed, parts.listed - parts.rows, rate)
 
 
+def batch_size(model: LoadedVersion) -> int:
+    """Images at once."""
+    return int(max(1, min(BATCH, BATCH_BYTES // prod(model.input_shape))))
+
+
 def _answered(model: LoadedVersion, folder: Path, paths: Iterator[str], threads: int) -> Iterator[_Batch]:
     """Batches in the order of the paths; a few are made ahead."""
     import torch
 
-    size = int(max(1, min(BATCH, BATCH_BYTES // prod(model.input_shape))))
+    size = batch_size(model)
     with ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,)) as pool:
         ahead: deque[Future[_Batch]] = deque()
         try:

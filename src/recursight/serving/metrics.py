@@ -35,7 +35,7 @@ class Metrics:
         self.version = Gauge("recursight_model_version", "The version in production.", ["model"], registry=registry)
         self.loads = Counter("recursight_model_loads", "Champions that were loaded.", ["outcome"], registry=registry)
         self.registry_answers = Gauge(
-            "recursight_registry_answers", "Whether MLflow answered when it was asked last.", registry=registry
+            "recursight_registry_answers", "Whether MLflow answered the last request.", registry=registry
         )
         self.unlogged = Gauge(
             "recursight_log_dropped_rows", "Predictions that are missing in the log.", registry=registry

@@ -42,7 +42,7 @@ MOST_PARTS = 4096
 MOST_WAITING_BYTES = 64_000_000
 
 _log = logging.getLogger("recursight.serving")
-_numbers = itertools.count()  # tells the parts of one process apart
+_numbers = itertools.count()  # distinguishes the parts of one process
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Entry:
 
 
 class PredictionLog:
-    """Records predictions without holding up whoever makes them.
+    """Records predictions without delaying them.
 
     Columns: time (UTC), source, those of `columns.answer_columns`, one for each figure of `data.statistics`, and, if
     wanted, `image` (PNG).

@@ -1,4 +1,4 @@
-"""`recursight serve`: everything put together, started, and drained at the end."""
+"""`recursight serve`: assembles the server, runs it, and drains it at the end."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ from recursight.serving.champion import load_champion
 from recursight.serving.measurement import Measurement
 from recursight.serving.metrics import Metrics
 from recursight.serving.prediction_log import PredictionLog
-from recursight.serving.watch import Watch
+from recursight.serving.watch import ChampionWatch
 
 DRAIN_SECONDS = 10
 CONNECTIONS = 1000
@@ -55,7 +55,7 @@ def serve(
     """
     if not is_loopback(host) and not allowed_hosts:
         raise InputError(
-            f"{host} can be reached from other machines: name what they call it by, such as "
+            f"{host} can be reached from other machines: give the host names that they use, such as "
             "`--allow-host images.example.org`, or `--allow-host '*'` if a proxy checks that."
         )
     limits = load(layout.params).serve
@@ -63,7 +63,7 @@ def serve(
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
         torch.set_num_threads(limits.threads)
-        watch = Watch(
+        watch = ChampionWatch(
             layout,
             load_champion(layout),
             poll_seconds=limits.poll_seconds,
@@ -98,7 +98,7 @@ def serve(
 
 @contextmanager
 def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    """Taken before the model is loaded, so that a port in use is told at once."""
+    """Bound before the model is loaded, so that a port in use is reported at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:
@@ -113,7 +113,7 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Calls back when it listens."""
 
     def __init__(self, configuration: uvicorn.Config, listens: Callable[[], None]) -> None:
         super().__init__(configuration)
@@ -136,5 +136,5 @@ def _run(app: App, listener: socket.socket, listens: Callable[[], None]) -> None
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    with sigterm_is_success():  # uvicorn drains, then raises the signal once more for whoever handled it before
+    with sigterm_is_success():  # uvicorn drains, then raises the signal again for the previous handler
         _Server(configuration, listens).run(sockets=[listener])
