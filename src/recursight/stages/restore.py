@@ -201,7 +201,7 @@ def _parameters(project: Layout, version: "ModelVersion", recorded: Records, res
     committed = yaml.safe_load(project.params.read_text(encoding="utf-8"))
     card, params = recorded.card, dict(committed)
     params["seeds"] = [card["seed"]]
-    params["train"] = card["training"]
+    params["task"], params["train"] = card["task"], card["training"]
     params["candidates"] = {card["candidate"]: card["architecture"]}
     if PREPARED in version.tags:
         params["prepare"] = json.loads(version.tags[PREPARED])
@@ -246,10 +246,10 @@ def _score_again(project: Layout, recorded: Records, restored: Restored) -> None
     _run(project, "evaluate", card["candidate"])
     again = pd.read_parquet(project.evaluation_of(card["candidate"], card["seed"]) / "predictions.parquet")
     before = pd.read_parquet(recorded.predictions)
-    keys = ["split", "id", "actual"]
+    keys = ["split", "id"]
     if not again[keys].equals(before[keys]):
         raise Lost("predictions: they are of other images than those recorded")
-    new, old = (np.stack(table["probabilities"].to_list()) for table in (again, before))
+    new, old = (np.stack(table["answer"].to_list()) for table in (again, before))
     changed = int((new != old).any(axis=1).sum())
     restored.same_predictions = changed == 0
     if changed:
