@@ -57,7 +57,22 @@ def test_a_candidate_overrides_single_keys_of_its_training(tmp_path: Path) -> No
         ({"train": {"epoch": 3}}, "params.yaml: train.epoch: unknown key; did you mean 'epochs'?"),
         ({"train": {"epochs": 0}}, "params.yaml: train.epochs: input should be greater than or equal to 1 (it is 0)."),
         ({"train": {"augment": {"flp": 1}}}, "params.yaml: train.augment.flp: unknown key; did you mean 'flip'?"),
-        ({"train": {"device": "gpu"}}, "params.yaml: train.device: string should match pattern"),
+        ({"execution": {"device": "gpu"}}, "params.yaml: execution.device: string should match pattern"),
+        ({"task": "clasification"}, "params.yaml: task: 'clasification' is unknown; did you mean 'classification'?"),
+        (
+            {"task": {"name": "classification", "topk": 3}},
+            "params.yaml: task.topk: 'classification' has no such option; did you mean 'top_k'?",
+        ),
+        (
+            {"evaluate": {"confidense": 0.9}},
+            "params.yaml: evaluate.confidense: unknown key; did you mean 'confidence'?",
+        ),
+        ({"evaluate": {"topk": 3}}, "params.yaml: evaluate.topk: unknown key; did you mean 'top_k'?"),
+        ({"evaluate": {"top_k": 0}}, "params.yaml: evaluate.top_k: must be 1 or more (it is 0)."),
+        (
+            {"compare": {"metric": "acuracy"}},
+            "params.yaml: compare.metric: 'classification' has no metric 'acuracy'; did you mean 'accuracy'?",
+        ),
         ({"seeds": [20240101123456]}, "params.yaml: seeds.0: input should be less than 4294967296"),
         (
             {"compare": {"seed": -1}},

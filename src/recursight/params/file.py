@@ -12,7 +12,7 @@ from recursight.files import read_yaml
 from recursight.params.experiment import Candidate, Compare, Evaluate, Execution, Prepare, Task, Train
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
 from recursight.params.section import LONGEST_NAME, Name, Section, Seed
-from recursight.tasks import Metric, make_task
+from recursight.tasks import Metric, make_task, options_of
 from recursight.tasks import Task as BuiltTask
 
 
@@ -56,6 +56,10 @@ class Params(Section):
             InputError: if the task or an option of it is unknown.
         """
         given = {"task": self.task.model_extra or {}, "evaluate": self.evaluate.model_extra or {}}
+        known = [*Evaluate.model_fields, *options_of(self.task.name)]
+        for key in given["evaluate"]:
+            if key not in known:
+                raise InputError(f"params.yaml: evaluate.{key}: unknown key; {nearest(key, known)}")
         try:
             return make_task(self.task.name, given["task"] | given["evaluate"])
         except InputError as error:
