@@ -134,7 +134,7 @@ def _sources(window: pd.DataFrame) -> dict[str, int]:
 
 
 def _alarm(layout: Layout, settings: Monitor, found: DriftCheck) -> Alarm:
-    """Sends the alarm, unless one for the same version is still young; one that no server received is sent again next time."""
+    """Sends the alarm, unless one for this version is recent; one that no server received is sent again next time."""
     if not found.drifted:
         return "none"
     last = layout.monitoring / "alarm.json"
