@@ -1,13 +1,16 @@
 """The rule: what promotes, what does not, and what is said of it."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from recursight.params import Gate
+from recursight.errors import InputError
+from recursight.params import Gate, load
 from recursight.registry.gate import Scored, judge, level_of
 from recursight.tasks import Task, make_task, mean_of
 
@@ -159,3 +162,23 @@ def test_a_task_without_right_and_wrong_is_compared_by_bootstrap():
     refused = judge(Gate(), Brightness(), {"error": 0.1}, scored_by(2, 0.8), scored_by(1, 1.0))
     assert "mean error" in refused.reason
     assert "is above 0.1 (registry.minimums.error)" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ("gate: {metric: acuracy}", "gate.metric: 'classification' has no metric 'acuracy'; did you mean 'accuracy'"),
+        ("registry: {minimums: {recall: 0.5}}", "registry.minimums: 'classification' has no metric 'recall'"),
+        ("registry: {minimum_accuracy: 0.5}", "minimum_accuracy"),
+    ],
+)
+def test_a_metric_that_the_task_does_not_have_is_refused(tmp_path: Path, section: str, sentence: str):
+    (tmp_path / "params.yaml").write_text(f"candidates: {{gru: {{layer: gru, hidden: 8}}}}\n{section}\n")
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        load(tmp_path / "params.yaml")
+
+
+def test_minimums_of_params_yaml_replace_or_extend_those_of_the_task(tmp_path: Path):
+    content = "candidates: {gru: {layer: gru, hidden: 8}}\nregistry: {minimums: {accuracy: 0.97, macro_f1: 0.5}}\n"
+    (tmp_path / "params.yaml").write_text(content)
+    assert load(tmp_path / "params.yaml").minimums == {"accuracy": 0.97, "worst_class_recall": 0.5, "macro_f1": 0.5}

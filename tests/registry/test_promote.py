@@ -270,3 +270,18 @@ def test_the_commands_say_what_the_library_does(contest, monkeypatch):
     listed = json.loads(command("history", "--json", "-n", "1"))
     assert listed == [asdict(decisions(contest)[0])]
     assert np.isclose(listed[0]["numbers"]["level"], 0.005)
+
+
+def test_decisions_of_earlier_releases_can_be_read(contest, monkeypatch):
+    figures = {"version": 1, "accuracy": 0.9125, "worst_class": "8", "worst_recall": 0.7, "parameters": 1000}
+    rule = {"metric": "accuracy", "maximum_recall_loss": 0.02, "minimum_accuracy": 0.9, "minimum_class_recall": 0.5}
+    numbers = {"images": 359, "challenger": figures, "champion": figures | {"accuracy": 0.9}, "p_value": 0.2}
+    old = Decision("promote", 1, "gru", 1, False, "it is not shown to be better", numbers=numbers, rule=rule)
+    decide(connect(contest), contest, NAME, old)
+    assert decisions(contest)[0].numbers == numbers
+    monkeypatch.chdir(contest.root)
+    listed = CliRunner().invoke(app, ["history"])
+    assert listed.exit_code == 0, listed.output
+    newest = listed.stdout.splitlines()[1]
+    assert "accuracy" in newest
+    assert "0.9125" in newest
