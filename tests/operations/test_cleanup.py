@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from recursight import processes
 from recursight.executors import clone
 from recursight.files import write_json
 from recursight.layout import Layout
@@ -26,10 +27,13 @@ LIMIT_SECONDS = 60.0
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path) -> Iterator[Layout]:
+    """A project; whatever works in its folder at the end of a test, which may have failed, is killed."""
     (tmp_path / "params.yaml").write_text("candidates: {gru: {layer: gru}}\n")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    return Layout(tmp_path)
+    yield Layout(tmp_path)
+    for left in processes.find(lambda process: Path(process.cwd()).is_relative_to(tmp_path)):
+        left.kill()
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.tracking.servers import door_to, free_port
 TRAIN = Path(__file__).with_name("training_process.py")
 
 
-def wait_for(condition: Callable[[], Any], timeout_seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], timeout_seconds: float = 120) -> Any:
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if found := condition():
@@ -109,18 +110,24 @@ def test_numbers_that_are_none_are_logged_too(project):
     assert found.data.metrics["epoch/train_loss"] != found.data.metrics["epoch/train_loss"]
 
 
-def start(layout: Layout, epochs: int) -> "subprocess.Popen[bytes]":
-    """A process that logs some epochs and then trains for ever."""
+@contextmanager
+def training(layout: Layout, epochs: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that logs some epochs and then trains until it is killed, at the latest at the end of the block."""
     command = [sys.executable, str(TRAIN), str(layout.root), str(epochs)]
-    return subprocess.Popen(command, cwd=layout.root, env=dict(os.environ))
+    process = subprocess.Popen(command, cwd=layout.root, env=dict(os.environ))
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGKILL, "KILLED"), (signal.SIGTERM, "KILLED")])
 def test_a_killed_training_is_shown_as_killed_and_goes_on_in_its_run(project, by, status):
-    process = start(project, epochs=2)
-    wait_for(lambda: [run for run in runs_of(project) if steps(project, run) == [1, 2]])
-    process.send_signal(by)
-    process.wait(timeout=10)
+    with training(project, epochs=2) as process:
+        wait_for(lambda: [run for run in runs_of(project) if steps(project, run) == [1, 2]])
+        process.send_signal(by)
+        process.wait(timeout=60)
     (killed,) = wait_for(lambda: [run for run in runs_of(project) if run.info.status == status])
     with live(*arguments(project), live_after_seconds=0, wait_seconds=60) as run:
         run.log_epoch(rows(project)[1])  # the kill came before this epoch's checkpoint
