@@ -16,19 +16,20 @@ help:
 	@echo "make up      start Prefect, MLflow and a worker on 127.0.0.1, and apply the deployments"
 	@echo "make down    stop them"
 	@echo "make bench   measure training and inference against torch and Keras"
-	@echo "make setup   install into $(VENV), as pinned in requirements.lock"
+	@echo "make setup   install into $(VENV), as pinned in requirements.lock, with torch for CUDA or CPU"
 	@echo "make embedded update the results that a fresh clone can pull"
 	@echo "make lock    pin the newest versions that pyproject.toml allows"
 	@echo "make clean   remove artifacts and working state; data/ and the MLflow store stay"
 
 setup: $(VENV)/installed
 
-$(VENV)/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "recursight needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+$(VENV)/installed: requirements.lock requirements.torch.lock deploy/install-torch.sh pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' \
+		|| { echo "recursight needs Python 3.11 to 3.14; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	@deploy/install-torch.sh $(BIN)/python
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -62,12 +63,15 @@ types: setup
 bench: setup
 	python -m benchmarks
 
-# torch is pinned by hand, without its platform's CUDA packages: the wheel that the user's platform takes brings its own.
+# torch has a lock of its own, without hashes: which wheel it is, with or without packages for CUDA, depends on the machine.
+PIN := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-header pyproject.toml
+WITHOUT_TORCH := awk '/^[a-z0-9]/ { keep = !/^(torch|triton|nvidia-|cuda-)/ } keep'
 lock: $(VENV)/installed
-	uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-annotate --no-header pyproject.toml \
-		| grep -vE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==' > requirements.lock.new
-	sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml >> requirements.lock.new
-	sort -o requirements.lock requirements.lock.new && rm requirements.lock.new
+	$(PIN) --upgrade --extra dev --output-file requirements.all >/dev/null
+	$(WITHOUT_TORCH) requirements.all > requirements.lock
+	sed -n 's/^\(torch==[0-9.]*[0-9]\).*/\1/p' requirements.all | sort -u > requirements.torch.lock
+	$(PIN) --extra production --constraint requirements.all | $(WITHOUT_TORCH) > requirements.production.lock
+	rm requirements.all
 
 # What a fresh clone can pull without a network: the digits, and the outputs of all stages in dvc.lock.
 embedded: setup

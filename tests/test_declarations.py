@@ -1,9 +1,13 @@
 """What is declared in several places is the same everywhere: dvc.yaml, params.yaml, layout, commands, README."""
 
+import ast
 import inspect
 import re
 import subprocess
+import sys
+import tomllib
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,17 @@ import pytest
 import typer.main
 import yaml
 from benchmarks.real_data import laid_over
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from recursight.cli import app
 from recursight.layout import Layout
+from recursight.models.kernels import build
 from recursight.models.layers import LAYERS
 from recursight.models.readouts import READOUTS
 from recursight.models.scans import SCANS
 from recursight.models.stems import STEMS
+from recursight.operations.doctor import software
 from recursight.params import (
     Augment,
     Candidate,
@@ -206,9 +214,90 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(words: 
     assert f"recursight {' '.join(words)}" in (ROOT / "README.md").read_text()
 
 
-def test_torch_is_pinned_alike_everywhere() -> None:
-    pinned = set(re.findall(r"^torch==.*$", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    assert pinned == set(re.findall(r'"(torch==[^"]*)"', (ROOT / "pyproject.toml").read_text()))
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    """By normalised name."""
+    found = [Requirement(line) for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def locked(name: str) -> dict[str, list[str]]:
+    """The versions of each package in a lock; there are two where they differ by Python's."""
+    lines = [line.strip(" \\") for line in (ROOT / name).read_text().splitlines() if re.match(r"[a-z0-9]", line)]
+    versions: dict[str, list[str]] = {}
+    for requirement in map(Requirement, lines):
+        versions.setdefault(canonicalize_name(requirement.name), []).append(str(requirement.specifier)[2:])
+    return versions
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = {name: requirements(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+DEPENDENCIES = requirements(PROJECT["dependencies"])
+OWN = {"recursight", "flows", "tests", "benchmarks", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
+
+
+def imported(folder: Path) -> set[str]:
+    """Top-level modules that the code of a folder imports, besides Python's and the project's."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names = {node.module}
+            else:
+                continue
+            found |= {name.partition(".")[0] for name in names}
+    return found - sys.stdlib_module_names - OWN
+
+
+@pytest.mark.parametrize("folder", ["src", "flows", "tests", "benchmarks"])
+def test_everything_imported_is_declared(folder: str) -> None:
+    declared = set(DEPENDENCIES)
+    if folder in ("tests", "benchmarks"):
+        declared |= set(EXTRAS["dev"]) | set(EXTRAS["bench"]) | set(EXTRAS["production"])
+    packages = metadata.packages_distributions()
+    for module in imported(ROOT / folder):
+        names = {canonicalize_name(name) for name in packages.get(module, [module])}
+        assert names & declared, f"{folder} imports {module}, which pyproject.toml does not declare"
+
+
+def test_locks_fit_the_declared_ranges() -> None:
+    development, production = locked("requirements.lock"), locked("requirements.production.lock")
+    torch = locked("requirements.torch.lock")
+    assert set(torch) == {"torch"}
+    for lock, extra in ((development, "dev"), (production, "production")):
+        assert "torch" not in lock, "its wheel depends on the machine"
+        for name, requirement in (DEPENDENCIES | EXTRAS[extra]).items():
+            for version in (lock | torch)[name]:
+                assert requirement.specifier.contains(version), f"{name} {version}"
+    for name in set(production) & set(development):
+        assert set(production[name]) == set(development[name]), f"{name} differs between the locks"
+    needed_in_both = set(production) & set(EXTRAS["dev"])
+    assert not {"pytest", "ruff", "mypy", "import-linter", "pre-commit"} & needed_in_both, "tools of tests"
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements.production.lock"])
+def test_everything_locked_has_a_hash(name: str) -> None:
+    text = (ROOT / name).read_text()
+    entries = re.split(r"\n(?=[a-z0-9])", text)
+    assert len(entries) > 100
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_makefile_and_doctor_know_the_range_of_python() -> None:
+    oldest, newest = software.OLDEST_PYTHON, software.NEWEST_PYTHON
+    assert PROJECT["requires-python"] == f">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"
+    assert f"not {oldest} <= sys.version_info[:2] < ({newest[0]}, {newest[1] + 1})" in (ROOT / "Makefile").read_text()
+
+
+def test_the_image_is_made_of_files_that_it_may_read() -> None:
+    """.dockerignore keeps all but a few out of the build, and every COPY needs one of them."""
+    allowed = re.findall(r"^!(\S+)$", (ROOT / "deploy" / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    copied = {name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE) for name in line.split()}
+    assert copied == set(allowed)
+    assert all((ROOT / name).exists() for name in copied)
+    assert f"{build.FOLDER}=" in text
 
 
 def test_nothing_ignored_is_committed() -> None:

@@ -14,20 +14,21 @@ from recursight.layout import Layout
 from recursight.operations.doctor.finding import Finding, some
 
 SHOWN = ("torch", "mlflow", "prefect", "dvc", "scikit-learn", "recursight")
-OLDEST_PYTHON = (3, 11)
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)
+LOCKS = ("requirements.lock", "requirements.torch.lock")
 
 
 def versions(layout: Layout | None) -> Iterator[Finding]:
     """Python, and the packages: against pyproject.toml's bounds, then against requirements.lock."""
-    if sys.version_info >= OLDEST_PYTHON:
+    if OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
         yield Finding("python", "ok", platform.python_version())
     else:
         again = ("rm -rf .venv", "make PYTHON=python3.12 setup")
-        yield Finding("python", "fix", f"{platform.python_version()} is too old: 3.11 or newer is needed", again)
+        yield Finding("python", "fix", f"{platform.python_version()}: 3.11 to 3.14 is needed", again)
     outside = _outside_bounds()
     if outside:
         yield Finding("packages", "fix", f"not what recursight runs with: {some(outside)}", install(layout))
-    drift = _drift(layout.root / "requirements.lock") if layout else []
+    drift = [package for name in LOCKS for package in _drift(layout.root / name)] if layout else []
     if drift and not outside:
         yield Finding("packages", "fix", f"not what requirements.lock pins: {some(drift)}", install(layout))
     if not drift and not outside:
@@ -65,7 +66,7 @@ def install(layout: Layout | None) -> tuple[str, ...]:
     """The commands that bring the packages to what is pinned."""
     if layout and Path(sys.prefix) == layout.root / ".venv" and (layout.root / "Makefile").exists():
         return ("rm -f .venv/installed", "make setup")
-    return (f"{sys.executable} -m pip install -r requirements.lock",)
+    return tuple(f"{sys.executable} -m pip install -r {name}" for name in LOCKS)
 
 
 def edit(layout: Layout | None) -> str:
@@ -96,7 +97,7 @@ def _drift(lock: Path) -> list[str]:
     found = []
     for line in lock.read_text().splitlines() if lock.exists() else []:
         try:
-            pinned = Requirement(line.partition("#")[0].strip())
+            pinned = Requirement(line.partition("#")[0].strip(" \\"))
         except InvalidRequirement:
             continue
         version = _version(pinned.name)
