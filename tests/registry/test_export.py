@@ -1,15 +1,21 @@
 """Exported networks answer as the network does, at any batch size, and hold no pickle."""
 
 import pickletools
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from recursight.models.assembly import Network, assemble
-from recursight.params import load
+from recursight.models.kernels import plain
+from recursight.models.layers import LAYERS
+from recursight.params import Candidate, load
+from recursight.registry import served_model
 from recursight.registry.export import export
 from recursight.registry.served_model import load_programme
 from tests.conftest import ROOT
@@ -24,6 +30,11 @@ def network_of(name: str) -> Network:
     return assemble(**architecture, input_shape=SHAPE, classes=5, mean=[0.3], std=[0.4]).eval()
 
 
+def a_network(**candidate: Any) -> Network:
+    architecture = Candidate(hidden=[8], **candidate).architecture
+    return assemble(**architecture, input_shape=SHAPE, classes=5, mean=[0.3], std=[0.4]).eval()
+
+
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_every_candidate_answers_the_same_at_any_batch_size(name: str, tmp_path: Path):
     network = network_of(name)
@@ -33,6 +44,53 @@ def test_every_candidate_answers_the_same_at_any_batch_size(name: str, tmp_path:
         images = torch.randint(0, 256, (batch, *SHAPE), dtype=torch.uint8)
         with torch.inference_mode():
             torch.testing.assert_close(exported(images), torch.softmax(network(images), dim=-1))
+
+
+def test_a_programme_holds_the_operators_and_answers_exactly_as_the_network(tmp_path: Path):
+    network = network_of("gru")
+    export(network, SHAPE, tmp_path / "network.pt2")
+    exported = load_programme(tmp_path / "network.pt2")
+    assert "recursight.sequence.default" in {str(node.target) for node in exported.graph.nodes}
+    images = torch.randint(0, 256, (70, *SHAPE), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(exported(images), torch.softmax(network(images), dim=-1))
+
+
+ANSWER = """
+import sys
+sys.modules["recursight"] = None  # as if it were not installed
+import importlib.util, torch
+from pathlib import Path
+specification = importlib.util.spec_from_file_location("served_model", sys.argv[1])
+served_model = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(served_model)
+served_model.define_operators(Path(sys.argv[2]))
+folder = Path(sys.argv[3])
+images = torch.load(folder / "images")
+for path in sorted(folder.glob("*.pt2")):
+    with torch.inference_mode():
+        torch.save(served_model.load_programme(path)(images), path.with_suffix(".answers"))
+    for batch in (1, 5):
+        assert len(served_model.load_programme(path)(images[:batch])) == batch
+assert not any(name.startswith("recursight.") for name in sys.modules)
+"""
+
+
+def test_without_recursight_a_programme_answers_the_same(tmp_path: Path):
+    images = torch.randint(0, 256, (9, *SHAPE), dtype=torch.uint8)
+    torch.save(images, tmp_path / "images")
+    scripts = (served_model.__file__, plain.__file__)
+    networks = {}
+    for layer in LAYERS:
+        torch.manual_seed(0)
+        scan = "grid" if LAYERS[layer].grid else "rows"
+        networks[layer] = a_network(scan=scan, layer=layer)
+        export(networks[layer], SHAPE, tmp_path / f"{layer}.pt2")
+    subprocess.run([sys.executable, "-c", ANSWER, *map(str, (*scripts, tmp_path))], check=True)
+    for layer, network in networks.items():
+        with torch.inference_mode():
+            expected = torch.softmax(network(images), dim=-1)
+        torch.testing.assert_close(torch.load(tmp_path / f"{layer}.answers"), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_no_entry_of_the_file_is_a_pickle(tmp_path: Path):

@@ -70,6 +70,7 @@ def save_model(
     from mlflow.types.schema import Map
 
     from recursight.models.bundle import load_bundle
+    from recursight.models.kernels import plain
     from recursight.registry.export import EXAMPLES, export
 
     network, card = load_bundle(result.bundle)
@@ -98,7 +99,7 @@ def save_model(
         path=folder / "model",
         mlflow_model=_entry(model, run_id, about),
         python_model=str(Path(__file__).with_name("served_model.py")),
-        artifacts={name: str(folder / file) for name, file in files.items()},
+        artifacts={name: str(folder / file) for name, file in files.items()} | {"operators": str(plain.__file__)},
         signature=ModelSignature(Schema([images]), Schema(answers)),
         input_example=np.zeros((EXAMPLES, *card.input_shape), dtype=np.uint8),
         pip_requirements=[f"{package}=={_public_version(package)}" for package in REQUIREMENTS],

@@ -1,9 +1,11 @@
 """What answers for a registered model.
 
-MLflow copies this file into the model and runs it from there, so it imports nothing of recursight: whoever serves the
-model needs MLflow and torch only. The network is a torch.export programme; nothing in the model is pickled.
+MLflow copies this file into the model and runs it from there: whoever serves the model needs MLflow and torch only. The
+network is a torch.export programme; nothing in the model is pickled. Where recursight is installed, its native kernels
+run the programme's recurrences, else plain torch does, slower.
 """
 
+import importlib.util
 import json
 import zipfile
 from pathlib import Path
@@ -26,6 +28,7 @@ class ImageClassifier(PythonModel):
 
     def load_context(self, context: Any) -> None:
         self.classes = json.loads(Path(context.artifacts["about"]).read_text(encoding="utf-8"))["classes"]
+        define_operators(Path(context.artifacts["operators"]))
         self.network = load_programme(Path(context.artifacts["network"]))
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
@@ -48,6 +51,27 @@ class ImageClassifier(PythonModel):
             }
             for row in self.probabilities(images)
         ]
+
+
+def define_operators(plain: Path) -> None:
+    """Makes the recurrent operators of programmes known to torch.
+
+    Args:
+        plain: Python file that defines them in plain torch, for where recursight is not installed.
+    """
+    try:
+        from recursight.models.kernels import build, operators  # noqa: F401
+    except ImportError:
+        if not hasattr(torch.ops.recursight, "sequence"):
+            specification = importlib.util.spec_from_file_location("recursight_operators", plain)
+            module = importlib.util.module_from_spec(specification)  # type: ignore[arg-type]
+            specification.loader.exec_module(module)  # type: ignore[union-attr]
+            LIBRARIES.append(module.define())
+    else:
+        build.library()  # compiled now, and not by the first request
+
+
+LIBRARIES: list[torch.library.Library] = []  # an operator lasts as long as its library
 
 
 def load_programme(path: Path) -> Any:
