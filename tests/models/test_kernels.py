@@ -240,3 +240,53 @@ def test_a_library_for_better_processors_is_passed_over(tmp_path: Path, monkeypa
     assert build.built_in_advance() is None
     plain.touch()
     assert build.built_in_advance() == plain
+
+
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@pytest.mark.parametrize("batch", [3, 70])
+@pytest.mark.parametrize("initial", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "sru", "mdlstm"])
+def test_torch_accepts_the_operators(cell: str, initial: bool, batch: int) -> None:
+    """Torch's own checks of schema, gradient and shapes; a fourth would compare the padding of what is saved."""
+    torch.manual_seed(0)
+    parts = {"lstm": 2, "mdlstm": 2}.get(cell, 1)
+    state = torch.randn(batch, *([3] if cell == "mdlstm" else []), parts * 5, requires_grad=True) if initial else None
+    layer = LAYERS[cell](4, 5)
+    if cell == "mdlstm":
+        inputs = torch.randn(batch, 2, 3, 4, requires_grad=True)
+        arguments = (cell, inputs, layer.input.weight, layer.input.bias, layer.recurrent, state, False, True)
+        torch.library.opcheck(torch.ops.recursight.grid.default, arguments, test_utils=CHECKS)
+        return
+    inputs = torch.randn(batch, 3, 4, requires_grad=True)
+    if cell == "sru":
+        weights = (
+            layer.input.weight,
+            layer.input.bias,
+            None,
+            None,
+            layer.recurrent.detach().flatten().requires_grad_(),
+        )
+    else:
+        rnn = layer.rnn
+        weights = (rnn.weight_ih_l0, rnn.bias_ih_l0, rnn.weight_hh_l0, rnn.bias_hh_l0, None)
+    torch.library.opcheck(
+        torch.ops.recursight.sequence.default, (cell, inputs, *weights, state, 5, True), test_utils=CHECKS
+    )
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", ["slstm", "mdlstm"])
+def test_a_compiled_layer_runs_the_kernels(name: str, dynamic: bool) -> None:
+    layer = LAYERS[name](3, 5)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    inputs = inputs_for(layer, 4)
+    found = value_and_gradients(layer, inputs, lambda inputs: compiled(inputs)[0])
+    for one, other in zip(found, value_and_gradients(layer, inputs), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_field_that_the_kernels_do_not_have_is_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'stpes'"):
+        native._structure("Sequence")(stpes=1)

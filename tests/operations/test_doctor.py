@@ -92,7 +92,7 @@ def test_packages_outside_their_bounds_are_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_drift_from_the_lock_is_named(layout: Layout) -> None:
-    (layout.root / "requirements.lock").write_text("numpy==1.0.0 \\\\\\n    --hash=sha256:00\\nnot-installed-here==1.0\\n")
+    (layout.root / "requirements.lock").write_text("numpy==1.0.0 \\\n    --hash=sha256:00\nnot-installed-here==1.0\n")
     (finding,) = [found for found in software.versions(layout) if found.state == "fix"]
     assert re.search(r"numpy \S+ \(pinned ==1.0.0\)$", finding.what)
 

@@ -73,6 +73,7 @@ def save_model(
 
     from recursight.evaluation.predict import Program
     from recursight.models.bundle import load_bundle
+    from recursight.models.kernels import plain
     from recursight.registry.export import EXAMPLES, export
     from recursight.registry.program import LoadedProgram
 
@@ -92,8 +93,9 @@ def save_model(
     (folder / "model_card.md").write_text(text, encoding="utf-8")
     shutil.copy(task.served, folder / "rendering.py")
     shutil.copy(Path(__file__).with_name("program.py"), folder)
+    shutil.copy(plain.__file__, folder / "operators.py")
     files = {"network": "network.pt2", "about": "about.json", "model_card": "model_card.md"}
-    files |= {"program": "program.py", "rendering": "rendering.py"}
+    files |= {"program": "program.py", "rendering": "rendering.py", "operators": "operators.py"}
     if reference is not None:
         files["reference"] = REFERENCE
         reference.to_parquet(folder / REFERENCE, index=False)

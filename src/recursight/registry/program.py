@@ -1,6 +1,8 @@
 """A network as an exported program, and how it answers. MLflow copies this file into registered models: nothing of
 recursight is imported."""
 
+import importlib.util
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,13 +17,15 @@ class LoadedProgram:
 
     Args:
         path: of the .pt2 file.
+        operators: Python file that defines the recurrent operators in plain torch, for where recursight is missing.
 
     Raises:
         ValueError: if it holds a pickle; torch would run the code in it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, operators: Path | None = None) -> None:
         _refuse_pickles(path)
+        define_operators(operators)
         self.module = torch.export.load(path).module()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -40,6 +44,24 @@ class LoadedProgram:
     def parameters(self) -> int:
         """Number of trainable values."""
         return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+PLAIN = "recursight_operators"
+
+
+def define_operators(plain: Path | None) -> None:
+    """Makes the recurrent operators known to torch: by native kernels, or by the file in plain torch."""
+    try:
+        from recursight.models.kernels import build, operators  # noqa: F401
+    except ImportError:
+        if plain is not None and PLAIN not in sys.modules:
+            specification = importlib.util.spec_from_file_location(PLAIN, plain)
+            module = importlib.util.module_from_spec(specification)  # type: ignore[arg-type]
+            specification.loader.exec_module(module)  # type: ignore[union-attr]
+            module.library = module.define()  # type: ignore[attr-defined]  # operators last as long as their library
+            sys.modules[PLAIN] = module
+    else:
+        build.library()  # compiled now, and not by the first request
 
 
 def _refuse_pickles(path: Path) -> None:

@@ -1,7 +1,8 @@
 """The code of a registered model.
 
 MLflow copies this file into the model and runs it from there, so it imports nothing of recursight: serving a model
-takes MLflow and torch only. Two more files come with it: `program.py`, and the task's file that makes answers readable.
+takes MLflow and torch only. Three more files come with it: `program.py`, the task's file that makes answers readable,
+and the recurrent operators in plain torch. Where recursight is installed, its native kernels run instead of these.
 """
 
 import importlib.util
@@ -26,7 +27,7 @@ class ServedModel(PythonModel):
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.vocabulary = json.loads(files["about"].read_text(encoding="utf-8"))["vocabulary"]
         self.rendering = _module(files["rendering"])
-        self.program = _module(files["program"]).LoadedProgram(files["network"])
+        self.program = _module(files["program"]).LoadedProgram(files["network"], files["operators"])
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         answers = self.program(np.asarray(model_input))

@@ -160,7 +160,7 @@ def _grid_sizes(tensors: Sequence[Tensor], last: bool) -> dict[str, int]:
 def _saved_size(cell: str, inputs: Tensor, hidden: int, directions: int = 1) -> int:
     """How many values the forward pass saves for the backward pass: for blocks of full size, padded."""
     batch, *steps, _ = inputs.shape
-    width: int = _kernel("padded_width")(hidden, inputs.element_size())
+    width: int = _kernel("padded_width")(int(hidden), inputs.element_size())
     count: int = _kernel(f"{cell}_saved")()
     for size in (directions, *steps):
         count *= size
