@@ -100,7 +100,7 @@ def make_project() -> Layout:
     make_digits(layout.data)
     prepare(layout.data, layout.store, size=(SIDE, SIDE))
     for name in CANDIDATES:
-        train.run(layout, name)
+        train.run(layout, name, defer_tracking=True)
         evaluate.run(layout, name)
         write_json(layout.comparison / "comparison.json", {"winner": name, "winner_seed": 0, "ranking": []})
         register(layout)

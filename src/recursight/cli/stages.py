@@ -1,11 +1,8 @@
 """Commands that dvc.yaml runs: one per stage."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from recursight.layout import Layout
 
 PANEL = "Stages (what dvc.yaml runs)"
 Name = Annotated[str, typer.Argument(help="A candidate of params.yaml.", show_default=False)]
@@ -32,12 +29,11 @@ def train(name: Name) -> None:
 
     Example: [bold]recursight train gru[/]
     """
+    from recursight.executors.local import started_by_flow
     from recursight.layout import Layout
     from recursight.stages import train
 
-    layout = Layout.find()
-    train.run(layout, name)
-    _synchronise(layout)
+    train.run(Layout.find(), name, defer_tracking=started_by_flow())
 
 
 def evaluate(name: Name) -> None:
@@ -45,12 +41,15 @@ def evaluate(name: Name) -> None:
 
     Example: [bold]recursight evaluate gru[/]
     """
+    from recursight.executors.local import started_by_flow
     from recursight.layout import Layout
     from recursight.stages import evaluate
+    from recursight.tracking import attempt_sync
 
     layout = Layout.find()
     evaluate.run(layout, name)
-    _synchronise(layout)
+    if not started_by_flow():  # which sends all results together
+        attempt_sync(layout)
 
 
 def compare() -> None:
@@ -69,12 +68,3 @@ def compare() -> None:
     if not started_by_flow():  # a flow shows the table at its end
         comparison = read_json(layout.comparison / "comparison.json")
         print_ranking(comparison["ranking"], comparison["confidence"])
-
-
-def _synchronise(layout: "Layout") -> None:
-    """Sends results to the tracking store, unless a flow runs this stage and will send all of them together."""
-    from recursight.executors.local import started_by_flow
-    from recursight.tracking import attempt_sync
-
-    if not started_by_flow():
-        attempt_sync(layout)

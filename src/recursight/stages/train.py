@@ -116,8 +116,13 @@ class Training:
         )
 
 
-def run(layout: Layout, name: str) -> None:
+def run(layout: Layout, name: str, *, defer_tracking: bool = False) -> None:
     """Trains a candidate once per seed, going on from checkpoints where there are any.
+
+    Args:
+        layout: of the project.
+        name: of the candidate.
+        defer_tracking: whether the caller sends the results to the tracking store.
 
     Raises:
         InputError: if parameters are wrong, the store is missing, training diverges or is under way elsewhere.
@@ -130,9 +135,8 @@ def run(layout: Layout, name: str) -> None:
         store = open_store(layout.store)
         with replacing(layout.candidate(name)) as folder:
             for seed in params.seeds:
-                train_once(
-                    layout, Training(name, candidate, settings, seed, store, device), folder / f"seed-{seed}", params
-                )
+                training = Training(name, candidate, settings, seed, store, device)
+                train_once(layout, training, folder / f"seed-{seed}", params, defer_tracking)
             histories = [_history(folder / f"seed-{seed}", seed) for seed in params.seeds]
         with replacing(layout.history_plot(name)) as path:
             pd.concat(histories).to_csv(path, index=False)
@@ -177,14 +181,14 @@ def _assemble(name: str, candidate: Candidate, shape: Sequence[int], **rest: Any
         raise InputError(f"params.yaml: candidates.{name}.{error}") from None
 
 
-def train_once(layout: Layout, training: Training, folder: Path, params: Params) -> None:
+def train_once(layout: Layout, training: Training, folder: Path, params: Params, defer_tracking: bool) -> None:
     """One training with one seed, from its checkpoint or its start, into a bundle."""
     from recursight.tracking import live
 
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     checkpoint = layout.checkpoint(training.name, training.seed)
     model = training.build()
-    with live(layout, params, training.card, folder) as tracker:
+    with live(layout, params, training.card, folder, defer=defer_tracking) as tracker:
         reached = _train(model, training, checkpoint, tracker)
         # Shown where training begins: there each step's pull is the architecture's own.
         norms = gradient_norms(training.build(), *_probe(training))
