@@ -127,7 +127,7 @@ def measure(layout: Layout, folder: Path, windows: int, shifted: int) -> str:
     layout.params.write_text(yaml.safe_dump(PARAMS))
     layout.data.symlink_to((folder / "mnist").resolve())
     prepare.run(layout)
-    train.run(layout, "gru")
+    train.run(layout, "gru", defer_tracking=True)
     evaluate.run(layout, "gru")
     store = open_store(layout.store)
     network, card = load_bundle(layout.bundle("gru", 0))

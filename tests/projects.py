@@ -67,7 +67,7 @@ def trained(digits_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     md5 = {"path": "data", "md5": "0123456789abcdef0123456789abcdef.dir"}
     (layout.root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"prepare": {"deps": [md5]}}}))
     for name in PARAMS["candidates"]:
-        train.run(layout, name)
+        train.run(layout, name, defer_tracking=True)
         evaluate.run(layout, name)
     shutil.rmtree(layout.state)
     choose(layout, "gru")

@@ -127,26 +127,24 @@ def start(command: list[str], folder: Path, environment: Mapping[str, str], log:
     return ProcessIdentity.of(process.pid)
 
 
-def carrying(marks: Mapping[str, str]) -> list[psutil.Process]:
-    """Processes that were started with all of these environment variables; not this one, nor those that started it."""
-    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.pid in own or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            environment = process.environ()
-            if all(environment.get(name) == value for name, value in marks.items()):
-                found.append(process)
-    return found
-
-
 def find(is_meant: Callable[[psutil.Process], bool]) -> Iterator[psutil.Process]:
     """Processes of which something holds; those that may not be asked are passed over."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if is_meant(process):
                 yield process
+
+
+def carrying(marks: Mapping[str, str]) -> list[psutil.Process]:
+    """Processes that were started with all of these environment variables; not this one, nor those that started it."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+
+    def is_meant(process: psutil.Process) -> bool:
+        if process.pid in own or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return bool(marks.items() <= process.environ().items())
+
+    return list(find(is_meant))
 
 
 def with_descendants(process: psutil.Process) -> list[psutil.Process]:

@@ -16,7 +16,7 @@ import pytest
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
 from recursight.params import load
-from recursight.tracking import SyncResult, attempt_sync, connect, live, sync
+from recursight.tracking import SyncResult, connect, live, sync
 from recursight.tracking.connection import experiment_id
 from recursight.tracking.pending import kept
 from recursight.tracking.results import Result
@@ -54,8 +54,18 @@ def steps(layout: Layout, run: Any) -> list[int]:
     return sorted(point.step for point in points)
 
 
-def test_a_short_training_is_left_to_the_next_sync(project):
-    with live(*arguments(project)) as run:
+def test_a_short_training_has_its_run_when_it_ends(project):
+    with live(*arguments(project), wait_seconds=60) as run:
+        for row in rows(project):
+            run.log_epoch(row)
+    (found,) = runs_of(project)
+    assert found.info.status == "FINISHED"
+    assert steps(project, found) == [1, 2, 3]
+    assert sync(project).trainings == ["elman"]
+
+
+def test_a_deferred_one_is_left_to_the_next_sync(project):
+    with live(*arguments(project), defer=True) as run:
         run.log_epoch(rows(project)[0])
     assert runs_of(project) == []
     assert sync(project).trainings == ["elman", "gru"]
@@ -139,13 +149,14 @@ def test_a_killed_training_is_shown_as_killed_and_goes_on_in_its_run(project, by
     assert steps(project, finished) == [1, 2, 3]
 
 
-def test_a_recorder_that_is_killed_costs_nothing(project):
+def test_a_recorder_that_is_killed_costs_nothing(project, capfd):
     with live(*arguments(project), live_after_seconds=0, wait_seconds=60) as run:
         run.log_epoch(rows(project)[0])
         assert run._recorder is not None
         run._recorder.kill()
         run._recorder.wait()
         run.log_epoch(rows(project)[1])
+    assert "recursight track sync" in capfd.readouterr().err
     assert sync(project).trainings == ["elman", "gru"]
     assert len(runs_of(project)) == 2
 
@@ -167,20 +178,19 @@ def test_logging_waits_for_nobody(project):
 def test_training_goes_on_without_a_server_and_its_result_is_sent_later(project, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     started = time.monotonic()
-    with live(*arguments(project), live_after_seconds=0, wait_seconds=30) as run:
+    with live(*arguments(project), wait_seconds=30) as run:
         run.log_epoch(rows(project)[0])
     assert time.monotonic() - started < 20
     assert "cannot be reached" in capfd.readouterr().err
-    assert attempt_sync(project) is None
-    assert len(kept(project)) == 2
+    assert len(kept(project)) == 1
     shutil.rmtree(project.artifacts / "candidates")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert sync(project) == SyncResult(["elman", "gru"], ["elman", "gru"])
+    assert sync(project) == SyncResult(["gru"])
     assert kept(project) == []
 
 
 @pytest.mark.slow
-def test_a_server_killed_in_the_middle_gets_everything_once_it_is_back(project, server, monkeypatch):
+def test_a_server_killed_in_the_middle_gets_everything_once_it_is_back(project, server, monkeypatch, capfd):
     change_params(project, "registry", experiment="killed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     first, *others = rows(project)
@@ -192,6 +202,7 @@ def test_a_server_killed_in_the_middle_gets_everything_once_it_is_back(project, 
             run.log_epoch(row)
         started = time.monotonic()
     assert time.monotonic() - started < 8
+    assert "recursight track sync" in capfd.readouterr().err
     server.start()
     assert sync(project) == SyncResult(["elman", "gru"], ["elman", "gru"])
     after = {run.info.run_name: run for run in runs_of(project)}
@@ -201,7 +212,7 @@ def test_a_server_killed_in_the_middle_gets_everything_once_it_is_back(project, 
 
 
 @pytest.mark.slow
-def test_a_slow_server_holds_nobody_up(project, server, monkeypatch):
+def test_a_slow_server_holds_nobody_up(project, server, monkeypatch, capfd):
     change_params(project, "registry", experiment="slow")
     with door_to(server.port) as door:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", door.uri)
@@ -212,6 +223,7 @@ def test_a_slow_server_holds_nobody_up(project, server, monkeypatch):
                 run.log_epoch(row)
             assert time.monotonic() - started < 1.5, "less than one answer takes"
         assert time.monotonic() - started < 8
+        assert "recursight track sync" in capfd.readouterr().err
         door.delay_seconds = 0.05
         assert sync(project) == SyncResult(["elman", "gru"], ["elman", "gru"])
         assert {run.info.status for run in runs_of(project)} == {"FINISHED"}
@@ -219,7 +231,7 @@ def test_a_slow_server_holds_nobody_up(project, server, monkeypatch):
 
 def test_a_bundle_of_another_training_is_not_taken_for_this_ones(project):
     layout, params, card, bundle = arguments(project)
-    with live(layout, params, card | {"training_digest": "2" * 64}, bundle, live_after_seconds=0) as run:
+    with live(layout, params, card | {"training_digest": "2" * 64}, bundle) as run:
         run.log_epoch(rows(project)[0])
     assert runs_of(project) == []
     write_json(bundle / "card.json", card)

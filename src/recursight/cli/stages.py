@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def prepare() -> None:
-    """Convert data/ into the store: validated, resized, split into train, validation and test.
+    """Turn data/ into the store: split, checked, uint8.
 
     Example: [bold]recursight prepare[/]
     """
@@ -32,12 +32,11 @@ def train(name: Name) -> None:
 
     Example: [bold]recursight train gru[/]
     """
+    from recursight.executors.local import started_by_flow
     from recursight.layout import Layout
     from recursight.stages import train
 
-    layout = Layout.find()
-    train.run(layout, name)
-    _synchronise(layout)
+    train.run(Layout.find(), name, defer_tracking=started_by_flow())
 
 
 def evaluate(name: Name) -> None:
@@ -45,12 +44,15 @@ def evaluate(name: Name) -> None:
 
     Example: [bold]recursight evaluate gru[/]
     """
+    from recursight.executors.local import started_by_flow
     from recursight.layout import Layout
     from recursight.stages import evaluate
+    from recursight.tracking import attempt_sync
 
     layout = Layout.find()
     evaluate.run(layout, name)
-    _synchronise(layout)
+    if not started_by_flow():  # which sends all results together
+        attempt_sync(layout)
 
 
 def compare() -> None:
@@ -68,15 +70,6 @@ def compare() -> None:
     comparison = compare.run(layout)
     if not started_by_flow():  # a flow shows the table at its end
         print_ranking(comparison)
-
-
-def _synchronise(layout: "Layout") -> None:
-    """Sends results to the tracking store, unless a flow runs this stage and will send all of them together."""
-    from recursight.executors.local import started_by_flow
-    from recursight.tracking import attempt_sync
-
-    if not started_by_flow():
-        attempt_sync(layout)
 
 
 def _remove_leftovers(layout: "Layout") -> None:

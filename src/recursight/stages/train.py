@@ -28,12 +28,13 @@ from recursight.training.optimizers import build_optimizer
 from recursight.training.trainer import Settings, Trainer, build, training_loss
 
 
-def run(layout: Layout, name: str) -> None:
+def run(layout: Layout, name: str, *, defer_tracking: bool = False) -> None:
     """Trains a candidate once per seed, continuing from checkpoints where there are any.
 
     Args:
         layout: of the project.
         name: of the candidate.
+        defer_tracking: whether the caller sends the results to the tracking store.
 
     Raises:
         InputError: if parameters are wrong, the store is missing, training diverges or is under way elsewhere.
@@ -48,7 +49,7 @@ def run(layout: Layout, name: str) -> None:
             histories = []
             for seed in params.seeds:
                 bundle = folder / f"seed-{seed}"
-                _train(layout, params, make_trainer(layout, params, name, seed, store, device), bundle)
+                _train(layout, params, make_trainer(layout, params, name, seed, store, device), bundle, defer_tracking)
                 histories.append(pd.read_csv(bundle / "history.csv").assign(seed=seed))
         with replacing(layout.history_plot(name)) as path:
             history = pd.concat(histories)
@@ -105,13 +106,13 @@ def _side(candidate: Candidate) -> int:
     return side
 
 
-def _train(layout: Layout, params: Params, trainer: Trainer, folder: Path) -> None:
+def _train(layout: Layout, params: Params, trainer: Trainer, folder: Path, defer_tracking: bool) -> None:
     """Trains with one seed, into a bundle."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     title, epochs = f"train {trainer.name}", trainer.settings.epochs
     if done := len(trainer.state.history):
         print(f"{title}: continues after epoch {done}", flush=True)
-    with live(layout, params, trainer.card, folder) as tracker:
+    with live(layout, params, trainer.card, folder, defer=defer_tracking) as tracker:
         with progress(title, epochs) as report:
             for epoch in trainer.epochs():
                 tracker.log_epoch(epoch.row)

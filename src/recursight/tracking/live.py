@@ -2,8 +2,8 @@
 
 A training that lasts gets a second process, the recorder, which alone imports MLflow and talks to the store. (A thread
 would do the same work under the interpreter's lock: importing MLflow stops the loop for more than a second.) Epochs
-reach it through a pipe that is never waited for. The pipe's end means that the training died. A short training is
-not shown, and what the recorder could not send in time stays on disk: whoever runs a training calls `sync` afterwards.
+reach it through a pipe that is never waited for. The pipe's end means that the training died. A short training
+meets the recorder only once its result is on disk.
 """
 
 import contextlib
@@ -19,7 +19,9 @@ from typing import Any
 
 from recursight.layout import Layout
 from recursight.params import Params
-from recursight.tracking import runs
+from recursight.tracking import pending, runs
+from recursight.tracking.connection import tracking_uri, without_password
+from recursight.tracking.results import result_in
 
 LIVE_AFTER_SECONDS = 10.0  # nobody watches a shorter training, and every recorder costs a second of a core
 FINISH_SECONDS = 6.0  # what a training waits at most for its run to be completed; a SQLite file takes one
@@ -59,12 +61,12 @@ class Live:
                 if not self._unsent[0]:
                     self._unsent.pop(0)
 
-    def end(self, status: str, wait_seconds: float) -> None:
-        """Lets the recorder end the run, and kills a recorder that takes longer."""
+    def end(self, status: str, wait_seconds: float) -> bool:
+        """Lets the recorder end the run; whether it did so in time."""
         try:
             recorder = self._recorder or _start_recorder()
         except OSError:
-            return
+            return False
         assert recorder.stdin is not None
         self._unsent.append(_line({"end": status}))
         try:
@@ -72,7 +74,7 @@ class Live:
             recorder.communicate(b"".join(self._unsent), timeout=wait_seconds)
         except (subprocess.TimeoutExpired, OSError):
             recorder.kill()
-            recorder.wait()
+        return recorder.wait() == 0
 
     @property
     def recorded(self) -> bool:
@@ -87,6 +89,7 @@ def live(
     card: Mapping[str, Any],
     bundle: Path,
     live_after_seconds: float = LIVE_AFTER_SECONDS,
+    defer: bool = False,
     wait_seconds: float = FINISH_SECONDS,
 ) -> Iterator[Live]:
     """Wraps a training, from before its first epoch until its bundle is on disk.
@@ -100,7 +103,8 @@ def live(
         card: candidate, seed, architecture, training, training_digest and data_digest of the bundle to be.
         bundle: the folder that holds the bundle by the end of the block.
         live_after_seconds: age of the training at which it begins to be shown.
-        wait_seconds: how long the end of a run that was shown may take.
+        defer: whether what was not shown in time is left to a `sync` that is sure to follow.
+        wait_seconds: how long the end may take; what is not sent by then is left to a later `sync`, too.
     """
     keys = ("candidate", "seed", "architecture", "training", "training_digest", "data_digest")
     opening: dict[str, Any] = {
@@ -121,8 +125,19 @@ def live(
         if run.recorded:
             run.end("KILLED", min(wait_seconds, STOP_SECONDS))
         raise
-    if run.recorded:
-        run.end("FINISHED", wait_seconds)
+    if defer and not run.recorded:
+        return
+    if not run.end("FINISHED", wait_seconds) and not defer:
+        _keep(layout, opening["name"], bundle)
+
+
+def _keep(layout: Layout, name: str, bundle: Path) -> None:
+    result = result_in(bundle)
+    if result:
+        pending.keep(layout, result)
+    server = without_password(tracking_uri(layout))
+    sentence = f"{name}: the tracking server {server} has not got this training yet; `recursight track sync` sends it."
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _start_recorder(*arguments: str) -> subprocess.Popen[bytes]:
