@@ -88,6 +88,47 @@ def test_a_long_training_is_seen_while_it_runs_and_ends_in_the_same_run(project)
     assert after.data.metrics["parameters"] > 0
 
 
+def test_a_run_shows_what_the_machine_did(project):
+    first, second, _ = rows(project)
+    with live(*arguments(project), wait_seconds=60) as run:
+        run.log_epoch(first)
+        wait_for(lambda: [run for run in runs_of(project) if run.data.metrics])
+        run.log_epoch(second)
+    (found,) = runs_of(project)
+    assert 0 <= found.data.metrics["system/cpu_utilization_percentage"] <= 100
+    assert found.data.metrics["system/system_memory_usage_megabytes"] > 0
+    assert found.info.status == "FINISHED"
+
+
+def test_a_resumed_run_goes_on_with_its_samples(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+
+    def samples() -> list[int]:
+        history = [
+            connect(project).get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+            for run in runs_of(project)
+        ]
+        return [metric.step for metric in history[0]] if history else []
+
+    with pytest.raises(ZeroDivisionError), live(*arguments(project), wait_seconds=60) as run:
+        run.log_epoch(rows(project)[0])
+        wait_for(lambda: len(samples()) > 3)
+        raise ZeroDivisionError
+    before = samples()
+    with live(*arguments(project), wait_seconds=60) as run:
+        run.log_epoch(rows(project)[1])
+        wait_for(lambda: len(samples()) > len(before))
+    assert samples() == list(range(len(samples())))
+
+
+def test_system_metrics_can_be_turned_off(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    with live(*arguments(project), wait_seconds=60) as run:
+        run.log_epoch(rows(project)[0])
+    (found,) = runs_of(project)
+    assert not any(key.startswith("system/") for key in found.data.metrics)
+
+
 def test_the_same_training_again_makes_no_second_run(project):
     for _ in range(2):
         with live(*arguments(project), live_after_seconds=0, wait_seconds=60) as run:
@@ -231,7 +272,7 @@ def test_a_slow_server_holds_nobody_up(project, server, monkeypatch, capfd):
 
 def test_a_bundle_of_another_training_is_not_taken_for_this_ones(project):
     layout, params, card, bundle = arguments(project)
-    with live(layout, params, card | {"training_digest": "2" * 64}, bundle) as run:
+    with live(layout, params, card | {"training_digest": "2" * 64}, bundle, live_after_seconds=60) as run:
         run.log_epoch(rows(project)[0])
     assert runs_of(project) == []
     write_json(bundle / "card.json", card)

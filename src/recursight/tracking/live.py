@@ -33,10 +33,11 @@ class Live:
 
     Attributes:
         live_after_seconds: age of the training at which its recorder starts.
+        gently: whether the recorder leaves the cores to trainings: where nobody waits for its end.
     """
 
-    def __init__(self, opening: dict[str, Any], live_after_seconds: float) -> None:
-        self.live_after_seconds = live_after_seconds
+    def __init__(self, opening: dict[str, Any], live_after_seconds: float, gently: bool) -> None:
+        self.live_after_seconds, self.gently = live_after_seconds, gently
         self._started = time.monotonic()
         self._unsent = [_line(opening)]
         self._recorder: subprocess.Popen[bytes] | None = None
@@ -46,7 +47,7 @@ class Live:
         self._unsent.append(_line({"epoch": dict(row), "at_ms": round(time.time() * 1000)}))
         if self._recorder is None and time.monotonic() - self._started >= self.live_after_seconds:
             with contextlib.suppress(OSError):  # no process to be had: the result is sent later
-                self._recorder = _start_recorder("--gently")
+                self._recorder = _start_recorder(*["--gently"] * self.gently)
         if self._recorder is not None:
             self._write(self._recorder)
 
@@ -88,7 +89,7 @@ def live(
     params: Params,
     card: Mapping[str, Any],
     bundle: Path,
-    live_after_seconds: float = LIVE_AFTER_SECONDS,
+    live_after_seconds: float | None = None,
     defer: bool = False,
     wait_seconds: float = FINISH_SECONDS,
 ) -> Iterator[Live]:
@@ -102,7 +103,8 @@ def live(
         params: of the project.
         card: candidate, seed, architecture, training, training_digest and data_digest of the bundle to be.
         bundle: the folder that holds the bundle by the end of the block.
-        live_after_seconds: age of the training at which it begins to be shown.
+        live_after_seconds: age of the training at which it begins to be shown; by default at once, or at
+            `LIVE_AFTER_SECONDS` where a `sync` follows.
         defer: whether what was not shown in time is left to a `sync` that is sure to follow.
         wait_seconds: how long the end may take; what is not sent by then is left to a later `sync`, too.
     """
@@ -115,7 +117,9 @@ def live(
         "bundle": str(bundle),
         "owner": runs.owner_tags(layout.root),
     }
-    run = Live(opening, live_after_seconds)
+    if live_after_seconds is None:  # a recorder that is needed in any case imports MLflow beside the training
+        live_after_seconds = LIVE_AFTER_SECONDS if defer else 0.0
+    run = Live(opening, live_after_seconds, gently=defer)
     try:
         yield run
     except Exception:

@@ -24,9 +24,11 @@ from recursight.tracking.connection import HASTY, connect, experiment_id, outage
 from recursight.tracking.results import result_in
 from recursight.tracking.sending import epoch_metrics, epochs_of, log, log_lineage, send_training
 from recursight.tracking.synchronise import lock_path
+from recursight.tracking.usage import Usage, usage_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 CONSEQUENCE = "training goes on; `recursight track sync` sends what is missing."
 RETRY_SECONDS = 15.0
@@ -41,6 +43,8 @@ class Recorder:
         self.opening = opening
         self.card = opening["card"]
         self.unsent: list[dict[str, Any]] = []
+        self.usage: Usage | None = None
+        self.samples: list[Metric] = []
         self.client: MlflowClient | None = None
         self.experiment = self.run_id = ""
         self.finished_before = self.reported = False
@@ -52,11 +56,17 @@ class Recorder:
             return False
         try:
             self._send_epochs(self._connected())
+            self._send_samples(self._connected())
         except outages() as error:
             self._report(error)
             self.next_attempt = time.monotonic() + RETRY_SECONDS
             return False
         return True
+
+    @property
+    def pause_seconds(self) -> float | None:
+        """Until there is something to do, unless a message comes; None for ever."""
+        return self.usage.due_seconds if self.usage else None
 
     def finish(self, status: str) -> bool:
         """Ends the run; whether all of it is in the store."""
@@ -66,6 +76,7 @@ class Recorder:
                     return self._complete(self._connected())
             client = self._connected()
             self._send_epochs(client)
+            self._send_samples(client, last=True)
             if self.run_id:
                 client.set_terminated(self.run_id, status)
             return True
@@ -94,6 +105,13 @@ class Recorder:
             log(client, self.run_id, metrics=metrics)
         self.unsent.clear()
 
+    def _send_samples(self, client: "MlflowClient", last: bool = False) -> None:
+        if self.usage:
+            self.samples += self.usage.sample(last)
+        if self.samples:
+            log(client, self.run_id, metrics=self.samples)
+            self.samples.clear()
+
     def _begin(self, client: "MlflowClient") -> None:
         """Finds the run that a cut-off training left, or creates one; neither if it is logged already."""
         name, digest = self.card["candidate"], self.card["training_digest"]
@@ -112,12 +130,14 @@ class Recorder:
         self.run_id = run_id
         log(client, self.run_id, params=runs.params_of(self.card))
         log_lineage(client, self.run_id, self.layout, self.card)
+        self.usage = usage_of(client, self.run_id, tracking_uri(self.layout))
 
     def _complete(self, client: "MlflowClient") -> bool:
         """Everything about the finished training comes from its files."""
         result = result_in(Path(self.opening["bundle"]))
         if result is None or result.card["training_digest"] != self.card["training_digest"]:
             return False
+        self._send_samples(client, last=True)
         if not runs.find_finished(client, self.experiment, bundle=result.digest):
             params = load(self.layout.params)
             send_training(client, self.layout, params, self.experiment, result, self.run_id or None)
@@ -147,7 +167,7 @@ def record() -> bool:
             recorder.finish("KILLED")
             return False
         done = recorder.attempt()
-        messages = lines.wait(None if done else 1.0)
+        messages = lines.wait(recorder.pause_seconds if done else 1.0)
 
 
 class Lines:

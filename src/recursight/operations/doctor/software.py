@@ -122,7 +122,7 @@ def _kernels() -> Finding:
             "kernels", "note", f"native kernels are switched off by {build.SWITCH}=0", (f"unset {build.SWITCH}",)
         )
     try:
-        return Finding("kernels", "ok", f"native kernels are built: {build.build()}")
+        return Finding("kernels", "ok", f"native kernels are built: {build.built_in_advance() or build.build()}")
     except (OSError, RuntimeError) as error:
         commands = () if any(map(shutil.which, ("c++", "g++", "clang++"))) else (_compiler_installation(),)
         return Finding("kernels", "note", f"recurrent layers are correct but slower: {error}", commands)
