@@ -259,7 +259,7 @@ def test_the_commands_say_what_the_library_does(contest, monkeypatch):
         assert done.stderr == ""
         return done.stdout
 
-    assert "version 2 challenges it" in command("champion")
+    assert "version 2 is the challenger" in command("champion")
     assert "version 2 (elman) is champion now" in command("promote")
     heading, newest, first = command("history").splitlines()
     assert heading.split()[:3] == ["when", "(UTC)", "what"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_unreadable_images_are_refused_or_left_out(champion, pictures, tmp_path,
     for name in ("1/deep0/0000.png", "2/deep1/zzz.png"):
         (pictures / name).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     out = tmp_path / "predictions.parquet"
-    with pytest.raises(InputError, match=r"0000\.png is no image(.|\n)*--skip-bad"):
+    with pytest.raises(InputError, match=r"0000\.png is no(t an)? image(.|\n)*--skip-bad"):
         score_folder(champion, pictures, out)
     assert not out.exists()
     skipped: list[str] = []
@@ -191,10 +192,13 @@ def test_the_command_scores_a_folder(champion, project, pictures):
 
     refused = run(str(pictures), "--out", "predictions.parquet")
     assert refused.returncode == 2
-    assert "bad.png is no image" in refused.stderr
+    assert "bad.png is no" in refused.stderr
     done = run(str(pictures), "--out", "predictions.parquet", "--skip-bad")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [f"left out: {pictures / 'bad.png'} is no image that can be decoded."]
+    (skipped,) = done.stderr.splitlines()
+    assert re.fullmatch(
+        rf"skipped: {re.escape(str(pictures))}/bad.png is no(t an)? image that can be decoded\.", skipped
+    )
     assert "301 images by recursight version 1" in done.stdout
     assert len(pd.read_parquet(project.root / "predictions.parquet")) == 301
     assert 60 < len(read_log(project.predictions)) < 140  # by both; 100, and five standard deviations
