@@ -1,16 +1,17 @@
 """The whole file: read, checked, and refused with a sentence for each fault."""
 
+import reprlib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from recursight.errors import InputError, nearest
+from recursight.files import read_yaml
 from recursight.params.experiment import Candidate, Compare, Evaluate, Execution, Prepare, Task, Train
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
-from recursight.params.section import Name, Section, Seed
+from recursight.params.section import LONGEST_NAME, Name, Section, Seed
 from recursight.tasks import Metric, make_task, options_of
 from recursight.tasks import Task as BuiltTask
 
@@ -111,11 +112,9 @@ def load(path: Path) -> Params:
         InputError: naming every key that is unknown, missing or impossible.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: run from a project folder.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise InputError(f"{path.name} must be a mapping of sections; it is {type(content).__name__}.")
     try:
@@ -139,9 +138,11 @@ def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "")
             message = "is missing."
         elif fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] == "[key]":
             message = "a candidate's name has lower-case letters, digits, '_' and '-' only, a letter first."
+        elif fault["type"] == "string_too_long" and fault["loc"][-1] == "[key]":
+            message = f"a candidate's name has at most {LONGEST_NAME} characters."
         else:
             reason = fault["msg"].removeprefix("Value error, ")
-            message = f"{reason[0].lower()}{reason[1:]} (it is {fault['input']!r})."
+            message = f"{reason[0].lower()}{reason[1:]} (it is {reprlib.repr(fault['input'])})."
         lines.append(f"params.yaml: {key}: {message}")
     return "\n".join(dict.fromkeys(lines))
 
