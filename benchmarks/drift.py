@@ -1,4 +1,4 @@
-"""How often the monitor errs and what it sees: windows of MNIST's test images, as they are and shifted.
+"""Error rate and power of the monitor: windows of MNIST's test images, unshifted and shifted.
 
     python -m benchmarks.drift --from FOLDER      (with mnist/ and fashion-mnist/ as published, IDX)
 
@@ -7,7 +7,6 @@ window, are the reference; the window is drawn from the other half. Writes the t
 """
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,14 +22,12 @@ from scipy import ndimage
 from benchmarks.account import commit, machine
 from recursight.data.statistics import image_statistics
 from recursight.data.store import Store, open_store
-from recursight.evaluation.predict import probabilities
+from recursight.evaluation.predict import Program, answers
 from recursight.layout import Layout
 from recursight.models.bundle import load_bundle
 from recursight.monitoring.compare import compare
-from recursight.monitoring.reference import CONFIDENCE, PREDICTED
-from recursight.params import Monitor
+from recursight.params import Monitor, load
 from recursight.stages import evaluate, prepare, train
-from recursight.stages.lifeline import mark_flow
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "monitoring.md"
@@ -77,7 +74,7 @@ SHIFTS: dict[str, Shift] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """Images, and what the monitor would find in the log about them."""
+    """Images, as the monitor finds them in the log."""
 
     rows: pd.DataFrame
 
@@ -86,16 +83,10 @@ class Asked:
         return self.rows.iloc[generator.choice(among, count, replace=False)]
 
 
-def asked(images: np.ndarray, answers: np.ndarray, classes: tuple[str, ...]) -> Asked:
-    """As the log and the reference have it: answers N × K to images N H W C."""
-    said = {PREDICTED: np.array(classes, dtype=object)[answers.argmax(axis=1)], CONFIDENCE: answers.max(axis=1)}
-    return Asked(pd.DataFrame(said | image_statistics(np.ascontiguousarray(images))))
-
-
 def alarms(
     usual: Asked, unusual: Asked, size: int, windows: int, *, paired: bool = True, without: tuple[str, ...] = ()
 ) -> tuple[float, float]:
-    """Share of windows with an alarm; and with one, were there no least size of effect.
+    """Share of windows with an alarm; and the share there would be without the floor of the effect size.
 
     Args:
         usual: of which half is the reference.
@@ -114,7 +105,7 @@ def alarms(
         reference = usual.rows[kept].iloc[order[:half]]
         verdict = compare(reference, window, level=settings.level, psi_floor=settings.psi_floor)
         found += bool(verdict.drifted)
-        by_chance_alone += any(feature.p_value <= feature.threshold for feature in verdict.features)
+        by_chance_alone += any(feature.p_holm <= settings.level for feature in verdict.features)
     return found / windows, by_chance_alone / windows
 
 
@@ -124,7 +115,6 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=1000, help="unshifted windows per size")
     parser.add_argument("--shifted", type=int, default=100, help="windows per shift and size")
     arguments = parser.parse_args()
-    os.environ |= mark_flow()  # nothing goes to MLflow
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         text = measure(Layout(Path(name)), arguments.folder, arguments.windows, arguments.shifted)
@@ -137,17 +127,20 @@ def measure(layout: Layout, folder: Path, windows: int, shifted: int) -> str:
     layout.params.write_text(yaml.safe_dump(PARAMS))
     layout.data.symlink_to((folder / "mnist").resolve())
     prepare.run(layout)
-    train.run(layout, "gru")
+    train.run(layout, "gru", defer_tracking=True)
     evaluate.run(layout, "gru")
     store = open_store(layout.store)
-    network, _ = load_bundle(layout.bundle("gru", 0))
-    device = torch.device("cpu")
+    network, card = load_bundle(layout.bundle("gru", 0))
+    task = load(layout.params).built_task
+    program, device = Program(network, task), torch.device("cpu")
 
     def ask(images: np.ndarray) -> Asked:
-        rows = np.arange(len(images))
-        return asked(images, probabilities(network, images, rows, batch_size=512, device=device), store.classes)
+        """As the log and the reference have it."""
+        found = answers(program, images, np.arange(len(images)), batch_size=512, device=device)
+        statistics = pd.DataFrame(image_statistics(np.ascontiguousarray(images)))
+        return Asked(pd.concat([task.summary(found, card.vocabulary), statistics], axis=1))
 
-    images = store.images[store.indices("test"), 0]
+    images = store.first_frames(store.indices("test"))
     usual = ask(images)
     lines = ["| unshifted windows of | alarms | without the floor of the PSI |", "|---|---|---|"]
     for size in SIZES:
@@ -159,9 +152,9 @@ def measure(layout: Layout, folder: Path, windows: int, shifted: int) -> str:
     for share in (10, 5):
         few = foreign.iloc[: len(usual.rows) * share // (100 - share)]
         others[f"{share} % of Fashion-MNIST among the digits"] = (Asked(pd.concat([usual.rows, few])), False)
-    low = np.flatnonzero(store.labels("test") < 5)
+    low = np.flatnonzero(store.targets_of(store.indices("test"))["value"].astype(int) < 5)
     others["digits 0 to 4 only"] = (Asked(usual.rows.iloc[low]), False)
-    others["validation split, no shift meant"] = (ask(store.images[store.indices("validation"), 0]), False)
+    others["validation split, no shift meant"] = (ask(store.first_frames(store.indices("validation"))), False)
     headings = [f"{size:,}" for size in SIZES] + [f"{SIZES[0]}, no centres", "strongest in (PSI)"]
     lines += ["", "| shift | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
     for name, (other, paired) in others.items():
@@ -179,7 +172,7 @@ def fashion(folder: Path, layout: Layout) -> np.ndarray:
 
     prepare_store(folder, layout.root / "fashion")
     store: Store = open_store(layout.root / "fashion")
-    return store.images[store.indices("test"), 0]
+    return store.first_frames(store.indices("test"))
 
 
 def cost(images: np.ndarray, usual: Asked) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recursight.params import Gate, Registry
+from recursight.params import Gate
 from recursight.registry.gate import Scored, judge
+from recursight.tasks import make_task
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "gate.md"
@@ -31,7 +32,8 @@ CLASSES = tuple("0123456789")
 ACTUAL = np.repeat(np.arange(10), CLASS_SIZES)
 CHAMPION = 0.994
 SPREAD = 4.8  # of the difficulties, in logits: see `disagreement`
-BARS = Registry()
+TASK = make_task("classification", {})
+MINIMUMS = TASK.minimums
 DIFFERENCES = (-0.004, -0.002, -0.001, -0.0005, 0.0, 0.001, 0.002, 0.003, 0.004)
 RULES = {
     "better": Gate(),
@@ -85,7 +87,7 @@ def answers(logits: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def scored(version: int, predicted: np.ndarray, cost: float = 1.0) -> Scored:
-    return Scored(version, np.eye(10, dtype=np.float32)[predicted], cost)
+    return Scored(version, TASK.score(np.eye(10, dtype=np.float32)[predicted], ACTUAL, CLASSES), cost)
 
 
 def pairs(difference: float, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -105,7 +107,7 @@ def simulate(difference: float, count: int, seed: int) -> Rates:
             if number % EVERY.get(name, 1):
                 continue
             new = scored(2, challenger, COSTS.get(name, 1.0))
-            promoted[name] += judge(gate, BARS, CLASSES, ACTUAL, new, scored(1, champion), LOOKS.get(name, 1)).promote
+            promoted[name] += judge(gate, TASK, MINIMUMS, new, scored(1, champion), LOOKS.get(name, 1)).promote
     judged = {name: len(range(0, count, EVERY.get(name, 1))) for name in RULES}
     return Rates(difference, {name: number / judged[name] for name, number in promoted.items()})
 
@@ -120,9 +122,8 @@ def simulate_reigns(count: int, seed: int, length: int = 50) -> dict[str, float]
         champion = scored(1, answers(logit + difficulty, generator))
         lowest = dict.fromkeys(displaced, np.inf)
         for look in range(1, length + 1):
-            verdict = judge(
-                Gate(), BARS, CLASSES, ACTUAL, scored(2, answers(logit + difficulty, generator)), champion, look
-            )
+            challenger = scored(2, answers(logit + difficulty, generator))
+            verdict = judge(Gate(), TASK, MINIMUMS, challenger, champion, look)
             p_value, level = verdict.numbers["p_value"], verdict.numbers["level"]
             lowest["shared"] = min(lowest["shared"], p_value / level)
             lowest["single"] = min(lowest["single"], p_value / Gate().level)

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from recursight.layout import Layout
-from recursight.operations.monitor import Check, check
+from recursight.operations.monitor import DriftCheck, check_drift
 
 ALARMS = {
     "none": "",
@@ -21,9 +21,9 @@ ALARMS = {
 
 
 @flow(name="monitor", persist_result=False)
-def monitor() -> State[Check]:
+def monitor() -> State[DriftCheck]:
     """Looks for drift once."""
-    found = check(Layout.find())
+    found = check_drift(Layout.find())
     logger = get_run_logger()
     (logger.warning if found.drifted else logger.info)(" ".join([found.sentence, ALARMS[found.alarm]]).strip())
     if found.verdict is None:
@@ -32,7 +32,7 @@ def monitor() -> State[Check]:
     return Completed(name="Drifted" if found.drifted else "Steady", message=found.sentence, data=found)
 
 
-def _markdown(found: Check) -> str:
+def _markdown(found: DriftCheck) -> str:
     assert found.verdict is not None
     assert found.report is not None
     rows = [

@@ -14,7 +14,7 @@ COMMANDS = Path(sys.executable).parent
 
 SMALL: dict[str, Any] = {
     "train": {"epochs": 6, "learning_rate": 0.01},
-    "registry": {"minimum_accuracy": 0.5, "minimum_class_recall": 0.0},
+    "registry": {"minimums": {"accuracy": 0.5, "worst_class_recall": 0.0}},
     "candidates": {
         "elman": {"scan": "rows", "layer": "elman", "hidden": 24},
         "gru": {"scan": "rows", "layer": "gru", "hidden": 16},

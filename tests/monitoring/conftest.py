@@ -25,10 +25,9 @@ class Asked:
 
         store = open_store(folder)
         rows = store.indices("train")[:3000]
-        self.images = np.array(store.images[store.indices("test")[:most], 0])
-        self.model = LogisticRegression(max_iter=60, tol=1e-2).fit(
-            _flat(store.images[rows, 0]), store.labels("train")[:3000]
-        )
+        self.images = store.first_frames(store.indices("test")[:most])
+        classes = store.targets_of(rows)["value"].cat.codes
+        self.model = LogisticRegression(max_iter=60, tol=1e-2).fit(_flat(store.first_frames(rows)), classes)
         self.rows = self.ask(self.images)
 
     def ask(self, images: np.ndarray) -> pd.DataFrame:
@@ -58,4 +57,4 @@ def fashion_images(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     store = tmp_path_factory.mktemp("fashion") / "store"
     prepare(folder, store)
     opened = open_store(store)
-    return np.array(opened.images[opened.indices("test")[:2000], 0])
+    return opened.first_frames(opened.indices("test")[:2000])

@@ -29,7 +29,7 @@ from tests.workspace import Workspace
 
 TINY: dict[str, Any] = {
     "train": {"epochs": 2000, "learning_rate": 0.01, "patience": 0},
-    "registry": {"minimum_accuracy": 0.05, "minimum_class_recall": 0.0},
+    "registry": {"minimums": {"accuracy": 0.05, "worst_class_recall": 0.0}},
     "compare": {"bootstrap_samples": 100},
     "retrain": {"schedule": False},
     "candidates": {"elman": {"layer": "elman", "hidden": 16}},

@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from recursight.data.store import open_store
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
-from recursight.operations.monitor import check
+from recursight.operations.monitor import check_drift
 from recursight.registry import register
 from recursight.serving.champion import load_champion
 from recursight.tracking import connect
@@ -79,7 +79,7 @@ def listener() -> Iterator[list[dict]]:
 
 def test_the_usual_does_not_alarm(served, listener):
     ask(served, usual(served))
-    found = check(served)
+    found = check_drift(served)
     assert not found.drifted
     assert (found.version, found.candidate, found.verdict.rows, found.alarm) == (1, "gru", 250, "none")
     assert found.sentence == "version 1 (gru): 250 predictions are like its reference."
@@ -88,7 +88,7 @@ def test_the_usual_does_not_alarm(served, listener):
 
 def test_drift_alarms_once_and_leaves_a_report_and_figures(served, listener):
     ask(served, 255 - usual(served))
-    first, second = check(served), check(served)
+    first, second = check_drift(served), check_drift(served)
     assert first.drifted
     assert second.drifted
     assert (first.alarm, second.alarm) == ("sent", "repeated")
@@ -117,27 +117,27 @@ def test_drift_alarms_once_and_leaves_a_report_and_figures(served, listener):
 
 def test_an_alarm_is_repeated_when_it_is_old_or_of_another_version(served, listener):
     ask(served, 255 - usual(served))
-    check(served)
+    check_drift(served)
     told = read_json(served.monitoring / "alarm.json")
     write_json(served.monitoring / "alarm.json", told | {"at": "2020-01-01T00:00:00+00:00"})
-    assert check(served).alarm == "sent"
+    assert check_drift(served).alarm == "sent"
     write_json(served.monitoring / "alarm.json", told | {"version": 7})
-    assert check(served).alarm == "sent"
+    assert check_drift(served).alarm == "sent"
     assert len(listener) == 3
 
 
 def test_an_alarm_that_nobody_took_is_sent_again(served):
     ask(served, 255 - usual(served))
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        assert check(served).alarm == "unheard"
-        assert check(served).alarm == "unheard"
+        assert check_drift(served).alarm == "unheard"
+        assert check_drift(served).alarm == "unheard"
     assert not (served.monitoring / "alarm.json").exists()
 
 
 def test_an_alarm_may_leave_retraining_alone(served, listener):
     change_params(served, "monitor", retrain=False)
     ask(served, 255 - usual(served))
-    assert check(served).alarm == "sent"
+    assert check_drift(served).alarm == "sent"
     assert listener[0]["resource"]["recursight.retrain"] == "no"
 
 
@@ -146,18 +146,18 @@ def test_only_the_champions_own_and_recent_predictions_count(served):
     ask(served, shifted, hours_ago=25)
     ask(served, shifted, version=2)
     ask(served, shifted, model="another")
-    found = check(served)
+    found = check_drift(served)
     assert found.verdict is None
-    assert "made 0 predictions in the last 24 hours; nothing is said on fewer than 100" in found.sentence
+    assert "made 0 predictions in the last 24 hours; at least 100 are needed" in found.sentence
     change_params(served, "monitor", window_hours=26)
-    assert check(served).drifted
+    assert check_drift(served).drifted
     ask(served, usual(served), hours_ago=0.5)
     change_params(served, "monitor", window_rows=250)
-    assert not check(served).drifted
+    assert not check_drift(served).drifted
 
 
 def test_no_champion_is_a_sentence(project):
-    found = check(project)
+    found = check_drift(project)
     assert (found.version, found.verdict, found.report) == (None, None, None)
     assert found.sentence == "recursight has no champion yet: nothing to compare."
 
@@ -166,13 +166,13 @@ def test_a_version_without_reference_is_a_sentence(project):
     (project.store / "statistics.parquet").unlink()
     register(project)
     ask(project, usual(project))
-    assert "was registered without a reference" in check(project).sentence
+    assert "was registered without a reference" in check_drift(project).sentence
 
 
 def test_reports_are_bounded(served, monkeypatch):
     monkeypatch.setattr("recursight.operations.monitor.MOST_REPORTS", 2)
     ask(served, usual(served))
-    reports = [check(served).report for _ in range(3)]
+    reports = [check_drift(served).report for _ in range(3)]
     assert sorted(served.monitoring.glob("*.html")) == reports[1:]
     assert len(list(served.monitoring.glob("2*.json"))) == 2
 
@@ -184,7 +184,7 @@ def test_the_command_tells_drift_by_its_status(served):
 
     waiting = monitor()
     assert (waiting.returncode, waiting.stderr) == (0, "")
-    assert "nothing is said" in waiting.stdout
+    assert "are needed for a check" in waiting.stdout
     ask(served, 255 - usual(served))
     drifted = monitor()
     assert drifted.returncode == 3, drifted.stderr

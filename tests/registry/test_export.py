@@ -4,39 +4,46 @@ import pickletools
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
-from recursight.models.assembly import Classifier, assemble
+from recursight.evaluation.predict import Program
+from recursight.models.assembly import assemble
 from recursight.params import load
 from recursight.registry.export import export
-from recursight.registry.served_model import load_programme
+from recursight.registry.program import LoadedProgram
+from recursight.tasks import make_task
 from tests.conftest import ROOT
 
 CANDIDATES = sorted(yaml.safe_load((ROOT / "params.yaml").read_text())["candidates"])
 SHAPE = [8, 10, 1]
 
 
-def network_of(name: str) -> Classifier:
+def program_of(name: str) -> Program:
     torch.manual_seed(0)
     architecture = load(ROOT / "params.yaml").candidate(name).architecture
-    return assemble(**architecture, input_shape=SHAPE, classes=5, mean=[0.3], std=[0.4]).eval()
+    network = assemble(**architecture, input_shape=SHAPE, classes=5, mean=[0.3], std=[0.4])
+    return Program(network, make_task("classification", {})).eval()
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_every_candidate_answers_the_same_at_any_batch_size(name: str, tmp_path: Path):
-    network = network_of(name)
-    export(network, SHAPE, tmp_path / "network.pt2")
-    exported = load_programme(tmp_path / "network.pt2")
-    for batch in (1, 2, 3, 1000):
+    program = program_of(name)
+    export(program, SHAPE, tmp_path / "network.pt2")
+    exported = LoadedProgram(tmp_path / "network.pt2")
+    for batch in (1, 2, 3, 1030):  # the last one in two parts
         images = torch.randint(0, 256, (batch, *SHAPE), dtype=torch.uint8)
         with torch.inference_mode():
-            torch.testing.assert_close(exported(images), torch.softmax(network(images), dim=-1))
+            expected = program(images).double()
+        torch.testing.assert_close(torch.from_numpy(exported(images.numpy())), expected, rtol=1e-4, atol=1e-6)
+    assert exported(np.zeros((0, *SHAPE), np.uint8)).shape == (0, 5)
+    assert exported.parameters == sum(parameter.numel() for parameter in program.parameters())
 
 
 def test_no_entry_of_the_file_is_a_pickle(tmp_path: Path):
-    export(network_of("gru"), SHAPE, tmp_path / "network.pt2")
+    export(program_of("gru"), SHAPE, tmp_path / "network.pt2")
     with zipfile.ZipFile(tmp_path / "network.pt2") as archive:
         contents = [archive.read(name) for name in archive.namelist()]
     assert any(contents)
@@ -53,7 +60,7 @@ def is_pickle(content: bytes) -> bool:
 
 def test_a_file_with_a_pickle_inside_is_not_loaded(tmp_path: Path):
     images = torch.zeros(2, *SHAPE, dtype=torch.uint8)
-    programme = torch.export.export(network_of("cnn"), (images,))
-    torch.export.save(programme, tmp_path / "network.pt2")  # pickles its example inputs
+    exported = torch.export.export(program_of("cnn"), (images,))
+    torch.export.save(exported, tmp_path / "network.pt2")  # pickles its example inputs
     with pytest.raises(ValueError, match=r"sample_inputs.* is pickled"):
-        load_programme(tmp_path / "network.pt2")
+        LoadedProgram(tmp_path / "network.pt2")

@@ -1,7 +1,8 @@
-"""The gate on real registered models: who serves, what the history says of it, and the way back."""
+"""The gate on real registered models: the champion, the history, and rollback."""
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -15,7 +16,6 @@ from typer.testing import CliRunner
 
 from recursight.cli import app
 from recursight.data.prepare import prepare
-from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
@@ -23,15 +23,16 @@ from recursight.registry import (
     CHALLENGER,
     CHAMPION,
     history,
+    production_status,
     promote,
     register,
     rollback,
     settle,
-    standing,
     version_with,
 )
 from recursight.registry.decisions import Decision, decide, experiment_name
-from recursight.registry.loading import load_version
+from recursight.tasks import TASKS
+from recursight.tasks.classification import Classification
 from recursight.tracking import connect
 from recursight.tracking.runs import PID
 from tests.projects import change_params, choose, copy_whole
@@ -46,7 +47,7 @@ def contested(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(trained, root)
     layout = Layout(root)
     content = yaml.safe_load(layout.params.read_text())
-    layout.params.write_text(yaml.safe_dump(content | {"gate": {"maximum_recall_loss": 0.5}}))
+    layout.params.write_text(yaml.safe_dump(content | {"gate": {"maximum_slice_loss": 0.5}}))
     register(layout)
     choose(layout, "elman")
     register(layout)
@@ -97,34 +98,48 @@ def test_a_worse_challenger_stays_out_and_asking_again_changes_nothing(project):
     assert again.repeated
     assert again.id == made.id
     assert len(decisions(project)) == 2
-    change_params(project, "registry", minimum_accuracy=0.35)
+    change_params(project, "registry", minimums={"accuracy": 0.35, "worst_class_recall": 0.0})
     assert promote(project).numbers["look"] == 2, "another rule is another question, and another look"
 
 
+def _change_values(layout: Layout, change: Callable[[pd.Series], pd.Series]) -> None:
+    path = layout.store / "targets.parquet"
+    targets = pd.read_parquet(path)
+    targets.assign(value=change(targets["value"])).to_parquet(path, index=False)
+
+
 def test_other_classes_are_said_plainly_and_nothing_moves(contest):
-    summary = read_json(contest.store / "store.json")
-    write_json(contest.store / "store.json", summary | {"classes": [*summary["classes"][:9], "ten"]})
+    _change_values(contest, lambda values: values.cat.rename_categories({"9": "ten"}))
     made = promote(contest)
     assert not made.promoted
     assert "does not know 'ten' and also knows '9'" in made.reason
     assert bearer(contest, CHAMPION) == 1
     promote(contest)
-    assert len(decisions(contest)) == 2, "the same no is not written twice"
+    assert len(decisions(contest)) == 2, "the same refusal is not recorded twice"
 
 
 def test_classes_in_another_order_are_the_same_classes(contest):
-    straight = promote(contest).numbers
+    straight = promote(contest)
     rollback(contest, 1)
+    _change_values(contest, lambda values: values.cat.reorder_categories(values.cat.categories[::-1]))
     summary = read_json(contest.store / "store.json")
-    write_json(contest.store / "store.json", summary | {"classes": summary["classes"][::-1], "digest": "turned"})
-    manifest = pd.read_parquet(contest.store / "manifest.parquet")
-    manifest["label"] = 9 - manifest["label"]
-    manifest.to_parquet(contest.store / "manifest.parquet")
-    loaded = load_version(contest, NAME, 2)
-    store = open_store(contest.store)
-    rows = store.indices("test")
-    right = loaded.probabilities(store.images[:, 0], rows, store.classes).argmax(axis=1) == store.labels("test")
-    assert right.mean() == straight["challenger"]["accuracy"]
+    write_json(contest.store / "store.json", summary | {"digest": "turned"})  # so that it is asked anew
+    connect(contest).delete_run(decisions(contest)[0].id)  # the rollback
+    connect(contest).set_registered_model_alias(NAME, CHALLENGER, "2")
+    connect(contest).delete_run(straight.id)
+    assert promote(contest).numbers == straight.numbers
+
+
+def test_another_task_is_said_plainly_and_nothing_moves(contest, monkeypatch):
+    class Other(Classification):
+        pass
+
+    monkeypatch.setitem(TASKS, "other", Other)
+    content = yaml.safe_load(contest.params.read_text())
+    contest.params.write_text(yaml.safe_dump(content | {"task": "other"}))
+    made = promote(contest)
+    assert not made.promoted
+    assert "version 2 was made for another task than 'other'" in made.reason
 
 
 def test_an_unreadable_champion_is_said_plainly_and_nothing_moves(contest):
@@ -150,11 +165,11 @@ def test_a_champion_of_another_size_gets_images_prepared_its_own_way(contest, di
     shutil.rmtree(contest.store)
     prepare(contest.data, contest.store, size=(12, 12))
     (contest.root / "dvc.lock").unlink()
-    change_params(contest, "registry", minimum_accuracy=0.3)
+    change_params(contest, "registry", minimums={"accuracy": 0.3, "worst_class_recall": 0.0})
     content = yaml.safe_load(contest.params.read_text())
     contest.params.write_text(yaml.safe_dump(content | {"prepare": {"size": [12, 12]}}))
     made = promote(contest)
-    assert made.numbers["images"] > 300
+    assert made.numbers["examples"] > 300
     assert made.numbers["challenger"]["accuracy"] > 0.7, "8×8 versions on the raw 8×8 images, of a 12×12 store"
 
 
@@ -191,11 +206,11 @@ def test_a_version_that_does_not_predict_is_not_rolled_back_to(contest):
 
 def test_an_alias_moved_by_hand_is_seen_and_left_alone(contest):
     promote(contest)
-    assert standing(contest).decision.version == 2
+    assert production_status(contest).decision.version == 2
     client = connect(contest)
     client.set_registered_model_alias(NAME, CHAMPION, "1")
     client.set_registered_model_alias(NAME, CHALLENGER, "2")
-    assert "by hand in MLflow" in standing(contest).remark
+    assert "by hand in MLflow" in production_status(contest).remark
     made = promote(contest)
     assert not made.promoted
     assert "moved away by hand" in made.reason
@@ -254,3 +269,18 @@ def test_the_commands_say_what_the_library_does(contest, monkeypatch):
     listed = json.loads(command("history", "--json", "-n", "1"))
     assert listed == [asdict(decisions(contest)[0])]
     assert np.isclose(listed[0]["numbers"]["level"], 0.005)
+
+
+def test_decisions_of_earlier_releases_can_be_read(contest, monkeypatch):
+    figures = {"version": 1, "accuracy": 0.9125, "worst_class": "8", "worst_recall": 0.7, "parameters": 1000}
+    rule = {"metric": "accuracy", "maximum_recall_loss": 0.02, "minimum_accuracy": 0.9, "minimum_class_recall": 0.5}
+    numbers = {"images": 359, "challenger": figures, "champion": figures | {"accuracy": 0.9}, "p_value": 0.2}
+    old = Decision("promote", 1, "gru", 1, False, "it is not shown to be better", numbers=numbers, rule=rule)
+    decide(connect(contest), contest, NAME, old)
+    assert decisions(contest)[0].numbers == numbers
+    monkeypatch.chdir(contest.root)
+    listed = CliRunner().invoke(app, ["history"])
+    assert listed.exit_code == 0, listed.output
+    newest = listed.stdout.splitlines()[1]
+    assert "accuracy" in newest
+    assert "0.9125" in newest

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow.entities import LoggedModelOutput
@@ -17,7 +18,7 @@ from recursight.files import digest, read_json, write_json
 from recursight.models.bundle import load_bundle
 from recursight.registry import CHALLENGER, CHAMPION, register, version_with
 from recursight.registry.log import enter_model
-from recursight.registry.register import CLASSES
+from recursight.registry.register import VOCABULARY
 from recursight.tracking import connect, sync
 from recursight.tracking.connection import experiment_id
 from recursight.tracking.results import result_in
@@ -73,22 +74,22 @@ def test_a_later_winner_challenges_and_an_earlier_one_keeps_its_version(project)
 
 def test_a_winner_of_another_task_is_told_to_take_a_name_of_its_own(project):
     register(project)
-    connect(project).set_model_version_tag(NAME, "1", CLASSES, digest(["cat", "dog"]))
+    connect(project).set_model_version_tag(NAME, "1", VOCABULARY, digest(["classification", ["cat", "dog"]]))
     choose(project, "elman")
-    assert "of other classes: give this task a `registry.model_name` of its own." in register(project).reason
-    connect(project).delete_model_version_tag(NAME, "1", CLASSES)  # of an earlier release
+    assert "for another task or vocabulary: give this one a separate `registry.model_name`." in register(project).reason
+    connect(project).delete_model_version_tag(NAME, "1", VOCABULARY)  # of an earlier release
     assert register(project).reason == "version 1 is the champion."
 
 
-def test_a_winner_below_the_bars_is_no_champion_and_it_is_said_why(project):
-    change_params(project, "registry", minimum_accuracy=0.999, minimum_class_recall=0.99)
+def test_a_winner_below_the_minimums_is_no_champion_and_it_is_said_why(project):
+    change_params(project, "registry", minimums={"accuracy": 0.999, "worst_class_recall": 0.99})
     made = register(project)
     assert made.alias == "challenger"
-    assert "registry.minimum_accuracy" in made.reason
-    assert "the recall of class" in made.reason
+    assert "registry.minimums.accuracy" in made.reason
+    assert "recall of the worst class (class '" in made.reason
     assert bearer(project, CHAMPION) is None
     assert bearer(project, CHALLENGER) == 1
-    change_params(project, "registry", minimum_accuracy=0.1, minimum_class_recall=0.0)
+    change_params(project, "registry", minimums={"accuracy": 0.1, "worst_class_recall": 0.0})
     made = register(project)
     assert (made.version, made.created, made.alias) == (1, False, "champion")
     assert bearer(project, CHALLENGER) is None
@@ -99,7 +100,7 @@ def test_the_model_answers_raw_images_as_the_network_does_without_pickles_and_wi
     folder = model_folder(project)
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pth")]
     network, card = load_bundle(project.bundle("gru", 0))
-    images = np.array(open_store(project.store).images[:5, 0])
+    images = np.array(open_store(project.store).frames[:5])
     np.save(project.root / "images.npy", images)
     code = (
         "import json, sys, numpy, mlflow.pyfunc\n"
@@ -117,8 +118,8 @@ def test_the_model_answers_raw_images_as_the_network_does_without_pickles_and_wi
     with torch.inference_mode():
         expected = torch.softmax(network(torch.from_numpy(images)), dim=-1).numpy()
     for row, answer in zip(expected, answers["5"], strict=True):
-        assert answer["class"] == card.classes[row.argmax()]
-        assert list(answer["probabilities"]) == card.classes
+        assert answer["class"] == card.vocabulary[row.argmax()]
+        assert list(answer["probabilities"]) == card.vocabulary
         np.testing.assert_allclose(list(answer["probabilities"].values()), row, atol=1e-6)
     assert answers["1"][0]["class"] == answers["5"][0]["class"]
 
@@ -136,7 +137,8 @@ def test_the_model_says_what_it_needs_and_takes(project):
     for heading in ("Data", "Architecture", "Metrics", "Confusion matrix", "Limits", "How to call it"):
         assert f"## {heading}" in card
     metrics = read_json(project.evaluation_of("gru", 0) / "metrics.json")["test"]
-    assert f"{metrics['accuracy']:.2%} ({metrics['accuracy_low']:.2%} to {metrics['accuracy_high']:.2%})" in card
+    accuracy, low, high = (f"{100 * metrics[f'accuracy{end}']:.2f} %" for end in ("", "_low", "_high"))
+    assert f"{accuracy} ({low} to {high})" in card
     assert "0123456789abcdef0123456789abcdef.dir" in card
 
 
@@ -187,9 +189,13 @@ def test_an_evaluation_of_other_weights_is_refused(project):
 
 
 def test_a_class_that_is_never_predicted_or_never_tested_is_no_obstacle(project):
-    path = project.evaluation_of("gru", 0) / "per_class.csv"
-    header, first, second, *rest = path.read_text().splitlines()
-    unseen = second.split(",")[0]
-    path.write_text("\n".join([header, f"{first.split(',')[0]},,0.5,,36", f"{unseen},,,,0", *rest]) + "\n")
+    path = project.evaluation_of("gru", 0) / "predictions.parquet"
+    rows = pd.read_parquet(path)
+    first, second = rows["actual"].cat.categories[:2]
+    rows = rows[(rows["predicted"] != first) & (rows["actual"] != second)]
+    rows.to_parquet(path, index=False)
     made = register(project)
-    assert "| – |" in connect(project).get_model_version(NAME, str(made.version)).description
+    text = connect(project).get_model_version(NAME, str(made.version)).description
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| {first} |"))
+    assert "–" in row
+    assert f"| {second} |" in text

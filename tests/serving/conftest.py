@@ -25,7 +25,7 @@ def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Lay
     folder = tmp_path_factory.mktemp("served") / "project"
     shutil.copytree(trained, folder)
     layout = Layout(folder)
-    change_params(layout, "registry", minimum_accuracy=0.3)
+    change_params(layout, "registry", minimums={"accuracy": 0.3, "worst_class_recall": 0.0})
     params = layout.params.read_text()
     layout.params.write_text(params + f"serve: {json.dumps(LIMITS)}\n")
     register(layout)
@@ -48,4 +48,4 @@ def own(two_versions: Layout, tmp_path: Path) -> Layout:
 
 @pytest.fixture(scope="module")
 def images(two_versions: Layout) -> np.ndarray:
-    return np.array(open_store(two_versions.store).images[:300, 0])
+    return np.array(open_store(two_versions.store).frames[:300])

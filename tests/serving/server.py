@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from itertools import count
@@ -76,7 +76,7 @@ class Server:
 
 
 @contextmanager
-def serving(layout: Layout) -> Iterator[Server]:
+def serving(layout: Layout, command: Sequence[str] = COMMAND) -> Iterator[Server]:
     """Starts a server of a project on a free port; kills it, should it still run at the end.
 
     Each has a log of its own: two servers of a project say the same of a new champion, each in its time.
@@ -84,7 +84,7 @@ def serving(layout: Layout) -> Iterator[Server]:
     log = layout.root / f"serve-{next(_numbers)}.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [*COMMAND, "--port", "0"],
+            [*command, "--port", "0"],
             cwd=layout.root,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -7,12 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.registry import register
-from recursight.serving import load_champion, predict_files, predictions, read_log
+from recursight.serving import load_champion, predict_files, read_log
+from recursight.tracking.connection import fluent
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def champion(project):
 @pytest.fixture
 def pictures(project):
     """Test images as files: grey PNG, an RGB JPEG of another size."""
-    images = open_store(project.store).images[:3, 0]
+    images = open_store(project.store).frames[:3]
     paths = [project.root / f"{index}.png" for index in range(2)]
     for path, image in zip(paths, images, strict=False):
         Image.fromarray(image[:, :, 0]).save(path)
@@ -34,34 +36,43 @@ def pictures(project):
 
 def test_files_are_answered_like_the_arrays_that_they_hold(champion, pictures, project):
     ((paths, decoded, scores),) = predict_files(champion, pictures)
-    answers = predictions(champion.classes, scores)
-    images = np.array(open_store(project.store).images[:2, 0])
+    answers = champion.task.present(scores, champion.vocabulary)
+    images = np.array(open_store(project.store).frames[:2])
     assert list(paths) == pictures
     assert (decoded[:2] == images).all()
-    assert scores[:2] == pytest.approx(champion.scores(images), abs=1e-6)
+    assert scores[:2] == pytest.approx(champion.answers(images), abs=1e-6)
     assert len(answers) == 3
     for answer in answers:
-        assert answer.label in champion.classes
-        assert answer.probability == max(answer.probabilities.values())
-        assert sum(answer.probabilities.values()) == pytest.approx(1)
+        assert answer["class"] in champion.vocabulary
+        assert answer["probability"] == max(answer["probabilities"].values())
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
 
 
 def test_any_number_of_images_is_answered(champion, project):
-    images = np.array(open_store(project.store).images[:, 0])
-    scores = champion.scores(images)
-    assert scores.shape == (len(images), len(champion.classes))
+    images = np.array(open_store(project.store).frames)
+    scores = champion.answers(images)
+    assert scores.shape == (len(images), len(champion.vocabulary))
     assert len(images) > 1024
-    assert champion.scores(images[-1:])[0] == pytest.approx(scores[-1], abs=1e-5)
-    assert champion.scores(images[:0]).shape == (0, len(champion.classes))
-    assert predictions(champion.classes, champion.scores(images[:0])) == []
+    assert champion.answers(images[-1:])[0] == pytest.approx(scores[-1], abs=1e-5)
+    assert champion.answers(images[:0]).shape == (0, len(champion.vocabulary))
+    assert champion.task.present(champion.answers(images[:0]), champion.vocabulary) == []
 
 
-def test_scores_are_what_mlflow_answers(champion, project):
-    images = np.array(open_store(project.store).images[:5, 0])
-    table = champion.answers(images)
-    found = predictions(champion.classes, champion.scores(images))
-    assert [one.label for one in found] == list(table["class"])
-    assert [one.probabilities for one in found] == list(table["probabilities"])
+def test_answers_are_what_mlflow_answers(champion, project):
+    images = np.array(open_store(project.store).frames[:5])
+    with fluent(project) as mlflow:
+        table = mlflow.pyfunc.load_model("models:/recursight@champion").predict(images)
+    assert table.to_dict("records") == champion.task.present(champion.answers(images), champion.vocabulary)
+
+
+def test_a_version_of_an_earlier_release_is_refused_with_what_to_do(project):
+    register(project)
+    (path,) = (project.root / "mlartifacts" / "models").glob("m-*/artifacts/MLmodel")
+    content = yaml.safe_load(path.read_text())
+    del content["metadata"]["task"]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match="an earlier version of recursight made it; train again and register"):
+        load_champion(project)
 
 
 def test_every_file_that_is_no_image_is_named(champion, pictures, project):
@@ -85,7 +96,7 @@ def test_a_champion_that_cannot_be_loaded_is_said_plainly(project):
     register(project)
     for path in (project.root / "mlartifacts" / "models").glob("m-*/artifacts/artifacts/network.pt2"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="champion of 'recursight' does not serve: version 1 cannot be loaded"):
+    with pytest.raises(InputError, match="champion of 'recursight' cannot be used: version 1 cannot be loaded"):
         load_champion(project)
 
 

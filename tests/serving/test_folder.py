@@ -17,7 +17,7 @@ from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.registry import register
 from recursight.serving import folder as module
-from recursight.serving import load_champion, parts, predict_files, predictions, read_log
+from recursight.serving import load_champion, parts, predict_files, read_log
 from recursight.serving.folder import score_folder
 from recursight.serving.listing import count_images
 from tests.projects import change_params
@@ -32,7 +32,7 @@ def champion(project):
 @pytest.fixture
 def pictures(project, tmp_path) -> Path:
     """300 PNG files in nested folders, a JPEG of another size, and files that are no images."""
-    images = open_store(project.store).images[:300, 0, :, :, 0]
+    images = open_store(project.store).frames[:300, :, :, 0]
     for number, image in enumerate(images):
         path = tmp_path / "pictures" / f"{number % 3}" / f"deep{number % 2}" / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,6 @@ def pictures(project, tmp_path) -> Path:
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(module, "BATCH", 16)
-    monkeypatch.setattr(parts, "GROUP_ROWS", 32)
     monkeypatch.setattr(parts, "PART_ROWS", 64)
 
 
@@ -66,8 +65,8 @@ def test_rows_are_what_single_files_get(champion, pictures, tmp_path):
     ((_, images, scores),) = list(predict_files(champion, [pictures / path for path in table["path"][:200]]))
     assert (np.concatenate([each for each, _ in seen])[:200] == images).all()
     assert np.stack(table["probabilities"][:200].to_list()) == pytest.approx(scores, abs=1e-5)
-    assert list(table["predicted"][:200]) == [one.label for one in predictions(champion.classes, scores)]
-    assert json.loads(pq.read_schema(out).metadata[b"classes"]) == list(champion.classes)
+    assert list(table["predicted"][:200]) == [champion.vocabulary[index] for index in scores.argmax(axis=1)]
+    assert json.loads(pq.read_schema(out).metadata[b"vocabulary"]) == list(champion.vocabulary)
     assert set(table["version"]) == {1}
     assert left_behind(out.parent) == []
 
@@ -141,7 +140,7 @@ import sys
 from pathlib import Path
 from recursight.layout import Layout
 from recursight.serving import folder, load_champion, parts
-folder.BATCH, parts.GROUP_ROWS, parts.PART_ROWS = 16, 32, 64
+folder.BATCH, parts.PART_ROWS = 16, 64
 root, pictures, out = map(Path, sys.argv[1:])
 def report(done):
     print(done, flush=True)

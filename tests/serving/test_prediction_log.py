@@ -14,9 +14,11 @@ from recursight.data.statistics import image_statistics
 from recursight.registry.loading import LoadedVersion
 from recursight.serving import PredictionLog, read_log
 from recursight.serving.prediction_log import COLUMNS
+from recursight.tasks import make_task
 
 CLASSES = ("cat", "dog", "bird")
-MODEL = LoadedVersion("pets", 7, CLASSES, (8, 8, 1), "pad", None)
+TASK = make_task("classification", {})
+MODEL = LoadedVersion("pets", 7, TASK, CLASSES, (8, 8, 1), "pad", None)
 
 
 def some(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +34,8 @@ def test_every_column_is_there(tmp_path):
         log.record("serve", MODEL, images, scores)
     found = read_log(tmp_path)
     statistics = image_statistics(images)
-    assert list(found.columns) == [*COLUMNS, *statistics]
+    answers = ["predicted", "confidence", "probabilities", "model", "version"]
+    assert list(found.columns) == ["time", "source", *answers, *statistics]
     assert list(found["predicted"]) == [CLASSES[index] for index in scores.argmax(axis=1)]
     assert found["confidence"].to_numpy() == pytest.approx(scores.max(axis=1))
     assert np.stack(found["probabilities"].to_list()) == pytest.approx(scores)
@@ -96,7 +99,7 @@ def test_the_oldest_rows_make_room(tmp_path):
 
 
 def test_versions_and_writers_share_a_folder(tmp_path):
-    other = LoadedVersion("pets", 8, ("yes", "no"), (8, 8, 1), "pad", None)
+    other = LoadedVersion("pets", 8, TASK, ("yes", "no"), (8, 8, 1), "pad", None)
     with PredictionLog(tmp_path, rows=1000) as one, PredictionLog(tmp_path, rows=1000) as two:
         one.record("serve", MODEL, *some(4))
         one.record("serve", other, some(4)[0], np.full((4, 2), 0.5))

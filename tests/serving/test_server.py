@@ -6,13 +6,16 @@ import os
 import socket
 import struct
 import zlib
+from http.client import HTTPConnection
 
 import numpy as np
 import pytest
+from fastapi.openapi.models import OpenAPI
 from PIL import Image
 
 from recursight.layout import Layout
 from recursight.serving import load_champion
+from recursight.serving.uploads import READERS
 from tests.serving.server import form, png
 
 pytestmark = pytest.mark.slow
@@ -26,7 +29,7 @@ def npy(array: np.ndarray, **options: bool) -> bytes:
 
 def expected(layout: Layout, images: np.ndarray) -> list[str]:
     model = load_champion(layout)
-    return [model.classes[index] for index in model.scores(images).argmax(axis=1)]
+    return [model.vocabulary[index] for index in model.answers(images).argmax(axis=1)]
 
 
 def labels(content: dict) -> list[str]:
@@ -73,7 +76,7 @@ def test_photographs_are_decoded_as_prepare_does(server, images, two_versions):
             sent = file.getvalue()
         from recursight.serving import decode_for
 
-        (wanted,) = model.scores(decode_for(model, sent)[None])
+        (wanted,) = model.answers(decode_for(model, sent)[None])
         status, content, _ = server.ask(body=sent, kind=f"image/{form_of_it.lower()}")
         assert status == 200, content
         assert list(content["predictions"][0]["probabilities"].values()) == pytest.approx(wanted, abs=1e-5)
@@ -88,6 +91,23 @@ def test_it_says_how_it_is(server):
     assert 'recursight_requests_total{path="other",status="404"}' in text
     assert 'recursight_model_version{model="recursight"} 1.0' in text
     assert "process_resident_memory_bytes" in text
+
+
+def test_the_description_for_clients_is_openapi_and_names_every_body_and_answer(server):
+    connection = HTTPConnection(server.host, timeout=60)
+    connection.request("GET", "/openapi.json")
+    described = json.loads(connection.getresponse().read())
+    connection.close()
+    OpenAPI.model_validate(described)
+    assert set(described["paths"]) == {"/predict", "/health", "/ready", "/metrics"}
+    predict = described["paths"]["/predict"]["post"]
+    assert set(predict["requestBody"]["content"]) == set(READERS)
+    form_of_files = predict["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form_of_files["properties"]["file"]["items"] == {"format": "binary", "type": "string"}
+    answer = predict["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+    assert set(described["components"]["schemas"][answer.rpartition("/")[2]]["properties"]) == {
+        "model", "version", "predictions",
+    }  # fmt: skip
 
 
 def bomb(width: int = 30_000, height: int = 30_000) -> bytes:

@@ -73,7 +73,7 @@ def test_a_new_champion_takes_over_without_a_dropped_request(two_versions, image
     broken.write_bytes(whole[:1000])
     with serving(two_versions) as server, Callers(server, images) as callers:
         appoint(two_versions, 2)
-        server.wait_for_log("the new champion does not serve, version 1 serves on: version 2 cannot be loaded")
+        server.wait_for_log("the new champion cannot be used, version 1 stays: version 2 cannot be loaded")
         assert server.ask("/ready")[1]["version"] == 1
         assert 'recursight_model_loads_total{outcome="failed"}' in server.metrics()
         broken.write_bytes(whole)
@@ -95,7 +95,7 @@ def test_it_serves_on_without_mlflow(own, images):
         database = own.root / "mlflow.db"
         database.write_bytes(b"no database")
         shutil.rmtree(own.root / "mlartifacts")
-        server.wait_for_log("MLflow does not answer, version 1 serves on")
+        server.wait_for_log("MLflow does not answer, version 1 stays")
         assert server.ask(body=png(images[0]), kind="image/png")[0] == 200
         assert "recursight_registry_answers 0.0" in server.metrics()
         assert server.log.read_text().count("MLflow does not answer") == 1

@@ -10,7 +10,7 @@ from tests.workspace import Workspace
 
 PARAMS = {
     "train": {"epochs": 2, "learning_rate": 0.01},
-    "registry": {"minimum_accuracy": 0.0, "minimum_class_recall": 0.0},
+    "registry": {"minimums": {"accuracy": 0.0, "worst_class_recall": 0.0}},
     "candidates": {"gru": {"layer": "gru", "hidden": 8}},
 }
 

@@ -1,6 +1,5 @@
 """A second task, defined here alone: how bright is the image? With its own loss, score, metrics and answers."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,9 @@ from torch import Tensor
 from recursight.layout import Layout
 from recursight.tasks import Batch, Metric, Task, mean_of
 
+from . import brightness_answers
+
 NAME = "brightness"
-
-
-def present(answers: np.ndarray, vocabulary: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"brightness": float(answer)} for answer in answers.ravel()]
-
-
-def summary(answers: np.ndarray, vocabulary: Sequence[str]) -> dict[str, np.ndarray]:
-    return {"brightness": answers.ravel().astype(np.float32)}
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Brightness(Task):
 
     @property
     def rendering(self) -> ModuleType:
-        return sys.modules[__name__]
+        return brightness_answers
 
 
 def project(root: Path, candidates: dict[str, dict[str, Any]], seeds: Sequence[int] = (0,)) -> Layout:

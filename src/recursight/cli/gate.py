@@ -1,4 +1,4 @@
-"""Commands: who serves, and why."""
+"""Commands for the version in production."""
 
 import json
 from dataclasses import asdict
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from recursight.registry import Decision
 
 PANEL = "Production"
-WIDE = 140  # columns of a terminal that has room for figures
-FIGURES = ["against", "accuracy", "before", "p", "level", "data", "commit"]
+WIDE = 160  # columns of a terminal that has room for the metrics
+FIGURES = ["champion", "metric", "value", "of champion", "p-value", "level", "data", "commit"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -24,8 +24,9 @@ def add_to(app: typer.Typer) -> None:
 def promote(as_json: AsJson = False) -> None:
     """Let the gate decide whether the challenger becomes champion.
 
-    Both answer for the present test split; the alias moves only if the rule of params.yaml (gate) holds. The decision
-    goes into the history, also a no. A no is an answer, not an error: the exit status is 0.
+    Runs both versions on the current test split. The alias moves only if the
+    rule in params.yaml (section gate) holds. Every decision is recorded,
+    refusals included. A refusal is not an error: the exit status is 0.
 
     Example: [bold]recursight promote[/]
     """
@@ -39,7 +40,7 @@ def promote(as_json: AsJson = False) -> None:
     if decision.version is None:
         typer.echo(f"nothing to decide: {decision.reason}")
         return
-    before = f" (decided already on {decision.at[:10]})" if decision.repeated else ""
+    before = f" (already decided on {decision.at[:10]})" if decision.repeated else ""
     outcome = "is champion now" if decision.promoted else "does not become champion"
     typer.echo(f"version {decision.version} ({decision.candidate}) {outcome}{before}: {decision.reason}")
 
@@ -50,9 +51,9 @@ def champion(as_json: AsJson = False) -> None:
     Example: [bold]recursight champion[/]
     """
     from recursight.layout import Layout
-    from recursight.registry import standing
+    from recursight.registry import production_status
 
-    found = standing(Layout.find())
+    found = production_status(Layout.find())
     if as_json:
         typer.echo(json.dumps(asdict(found)))
         return
@@ -72,14 +73,14 @@ def champion(as_json: AsJson = False) -> None:
         if tag in found.tags:
             typer.echo(f"{title:<8}{found.tags[tag]}")
     if found.challenger and found.challenger != found.version:
-        typer.echo(f"version {found.challenger} challenges it: `recursight promote` decides.")
+        typer.echo(f"version {found.challenger} is the challenger: `recursight promote` decides.")
 
 
 def history(
-    most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many decisions.")] = 20,
+    most: Annotated[int, typer.Option("--most", "-n", min=1, help="Number of decisions to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show the decisions on who serves, newest first.
+    """Show the decisions about the champion, newest first.
 
     Example: [bold]recursight history --most 5[/]
     """
@@ -93,20 +94,23 @@ def history(
     if as_json:
         typer.echo(json.dumps([asdict(decision) for decision in found]))
     elif not found:
-        typer.echo("no decisions yet: `recursight register` and `recursight promote` make them.")
+        typer.echo("no decisions yet; `recursight register` and `recursight promote` record them.")
     else:
         _print(found)
 
 
 def rollback(
-    version: Annotated[int | None, typer.Argument(help="By default the champion before.", show_default=False)] = None,
-    reason: Annotated[str, typer.Option(help="For the history.")] = "",
+    version: Annotated[
+        int | None, typer.Argument(help="Version to restore; default: the previous champion.", show_default=False)
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Reason, recorded in the history.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Put an earlier version back into production, or any other one, by hand.
+    """Put the previous champion, or the given version, into production.
 
-    It must load and predict first, one image and many at once; otherwise nothing moves. The gate does not promote
-    the version that was rolled back again by itself.
+    The version must first load and predict, on one image and on a batch;
+    otherwise nothing changes. The gate never promotes the version again that
+    was rolled back; only another rollback does.
 
     Example: [bold]recursight rollback 3 --reason "wrong on scans of the new machine"[/]
     """
@@ -117,18 +121,19 @@ def rollback(
     if as_json:
         typer.echo(json.dumps(asdict(decision)))
         return
-    was = f"version {decision.champion} was" if decision.champion else "nothing was before"
+    was = f"it replaces version {decision.champion}" if decision.champion else "there was none before"
     typer.echo(f"version {decision.version} ({decision.candidate}) is champion now; {was}.")
 
 
 def restore(
-    version: Annotated[int, typer.Argument(help="Of the registered model.")],
+    version: Annotated[int, typer.Argument(help="Version of the registered model.")],
     as_json: AsJson = False,
 ) -> None:
-    """Bring back all that made a version, in a git work tree of its own, and score it again.
+    """Rebuild a version in a separate git work tree and check that its predictions are the same.
 
-    Code from git, data from DVC, parameters and weights from MLflow. What cannot be brought back is named; the exit
-    status is 0 only if every prediction is the same, digit for digit.
+    Code comes from git, data from DVC, parameters and weights from MLflow.
+    Whatever cannot be restored is listed. The exit status is 0 only if the
+    predictions match the recorded ones in every digit.
 
     Example: [bold]recursight restore 1[/]
     """
@@ -144,17 +149,17 @@ def restore(
             typer.echo(f"{part + ':':<13}{sentence}")
         for sentence in restored.missing:
             typer.secho(f"not restored: {sentence}", fg="yellow")
-        typer.echo(f"in {restored.folder}; `git worktree remove --force {restored.folder}` removes it")
+        typer.echo(f"work tree: {restored.folder}\nto remove it: git worktree remove --force {restored.folder}")
     if not restored.same_predictions:
         raise typer.Exit(1)
 
 
 def _what(decision: "Decision") -> str:
-    return {"first": "the first", "promote": "by the gate", "rollback": "by rollback"}[decision.kind]
+    return {"first": "as the first", "promote": "promoted by the gate", "rollback": "by rollback"}[decision.kind]
 
 
 def _print(decisions: "list[Decision]") -> None:
-    """A table; on a narrow terminal without the figures, most of which the reasons repeat."""
+    """Prints a table; a narrow terminal omits the metrics, most of which the reasons repeat."""
     from rich.console import Console
     from rich.table import Table
 
@@ -172,21 +177,24 @@ def _print(decisions: "list[Decision]") -> None:
 
 
 def _cells(decision: "Decision", figures: bool) -> list[str]:
-    def figure(owner: str | None, key: str, form: str) -> str:
-        numbers: dict[str, Any] = decision.numbers.get(owner, {}) if owner else decision.numbers
-        return format(numbers[key], form) if key in numbers else "-"
+    metric = decision.rule.get("metric", "-")  # recorded with each decision: other tasks have other metrics
+
+    def figure(numbers: dict[str, Any], key: str) -> str:
+        value = numbers.get(key)
+        return "-" if value is None else f"{value:.4g}"
 
     return [
         decision.at[:16].replace("T", " "),
         decision.kind,
         f"{decision.version} {decision.candidate}",
-        "champion" if decision.promoted else "no",
+        "champion" if decision.promoted else "refused",
         *[
             str(decision.champion or "-"),
-            figure("challenger", "accuracy", ".2%"),
-            figure("champion", "accuracy", ".2%"),
-            figure(None, "p_value", ".2g"),
-            figure(None, "level", ".2g"),
+            metric,
+            figure(decision.numbers.get("challenger", {}), metric),
+            figure(decision.numbers.get("champion", {}), metric),
+            figure(decision.numbers, "p_value"),
+            figure(decision.numbers, "level"),
             (decision.data_digest or "-")[:8],
             (decision.git_commit or "-")[:8],
         ]

@@ -1,4 +1,4 @@
-"""Commands: tracking and registry."""
+"""Commands for MLflow runs and the model registry."""
 
 import json
 from dataclasses import asdict
@@ -8,7 +8,7 @@ import typer
 
 PANEL = "Tracking and registry"
 
-track = typer.Typer(help="The MLflow runs of this project's trainings.", no_args_is_help=True)
+track = typer.Typer(help="This project's runs in MLflow.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -19,9 +19,10 @@ def add_to(app: typer.Typer) -> None:
 
 @track.command()
 def sync(as_json: AsJson = False) -> None:
-    """Send what the tracking store has not seen: trainings, evaluations, results kept while it was down.
+    """Send trainings and evaluations to MLflow that it does not have yet.
 
-    Runs whose process died are ended. Nothing is sent twice.
+    This includes results that were kept on disk while MLflow was down. Runs of
+    killed processes are closed. Nothing is sent twice.
 
     Example: [bold]recursight track sync[/]
     """
@@ -36,14 +37,14 @@ def sync(as_json: AsJson = False) -> None:
         for name in sorted(names):
             typer.echo(f"sent {title} of {name}")
     if outcome.reaped:
-        typer.echo(f"ended {outcome.reaped} dead run{'s' * (outcome.reaped > 1)}")
+        typer.echo(f"closed {outcome.reaped} run{'s' * (outcome.reaped > 1)} of killed processes")
     if not outcome.trainings and not outcome.evaluations:
-        typer.echo(f"nothing to send: the tracking store has all {outcome.unchanged} results")
+        typer.echo(f"nothing to send: MLflow has all {outcome.unchanged} results")
 
 
 @track.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000) -> None:
-    """Open MLflow's pages for this project: `mlflow ui` with the project's store.
+    """Start MLflow's web interface on this project's runs.
 
     Example: [bold]recursight track ui --port 5005[/]
     """
@@ -56,23 +57,24 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=6
 
     layout = Layout.find()
     uri = tracking_uri(layout)
-    page = "?workflowType=machine_learning#/experiments"  # a fresh profile opens on another page
+    page = "?workflowType=machine_learning#/experiments"  # a new browser profile opens another page
     if uri.startswith("http"):
         typer.echo(f"{without_password(uri)}/{page}")
         return
     tracking.sync(layout)
-    typer.echo(f"http://127.0.0.1:{port}/{page}   (Ctrl-C ends it)")
+    typer.echo(f"http://127.0.0.1:{port}/{page}   (stop with Ctrl-C)")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", uri, "--default-artifact-root", str(artifact_location(layout))]
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # five more processes, for work that is not done here
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # saves five processes; jobs are not used here
     os.execv(sys.executable, command)
 
 
 def register(as_json: AsJson = False) -> None:
-    """Make the winner of the comparison a version in the model registry.
+    """Register the winner of the comparison in MLflow's model registry.
 
-    A winner that has a version gets no second one. The first version that passes the bars of params.yaml
-    (registry.minimum_...) becomes champion; any later winner becomes challenger.
+    A winner that is already registered gets no second version. The first
+    version that reaches the minimums in params.yaml (registry.minimums) becomes
+    champion, every later winner becomes the challenger.
 
     Example: [bold]recursight register[/]
     """

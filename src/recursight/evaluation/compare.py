@@ -90,7 +90,7 @@ def compare(
         _high for the ranking one, and on test for all that tables show; test_deviation (standard, of the ranking
         metric over seeds; None for one); difference (in the ranking metric on test, from the winner), difference_low,
         difference_high, p_value, p_holm; parameters, train_seconds, images_per_second (in training), latency_ms,
-        throughput.
+        latency_on (device and threads), throughput.
         The verdict is `winner`, `tied` (with the winner: what differs can be chance), `worse`, or `better on test`.
         What has no meaning for the winner is None.
     """
@@ -120,7 +120,7 @@ def compare(
         row |= _difference(metric, row, ranking, resampled["test"][metric.name], confidence)
         row["p_value"], row["p_holm"] = tests[index]
         row["verdict"] = _verdict(row, metric, 1 - confidence)
-        row |= {key: _mean(entrant, key) for key in COSTS}
+        row |= {key: _mean(entrant, key) for key in COSTS} | {"latency_on": entrant.metrics[0]["latency_on"]}
         ranking.append(row)
     described = [
         {"name": one.name, "title": one.title, "share": one.share, "higher_is_better": one.higher_is_better}

@@ -1,6 +1,7 @@
 """Running a trained network: its answers to a whole split, and how fast it answers."""
 
 import time
+from collections.abc import Callable
 from statistics import median
 
 import numpy as np
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from recursight.errors import InputError
 from recursight.tasks import Task
+
+WARM_UP, TIMED, PAUSE_SECONDS = 5, 20, 0.01
 
 
 class Program(nn.Module):
@@ -48,20 +51,27 @@ def answers(
     return answer
 
 
-def latency_milliseconds(program: nn.Module, image: np.ndarray, *, device: torch.device, seconds: float = 0.2) -> float:
-    """Median time from one image in memory to its answer in memory, after warm-up.
+def latency_milliseconds(answer: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> float:
+    """Median time from one image in memory to its answer in memory, for images that come one at a time.
+
+    Before each one the process pauses, as a server does between requests. In a tight loop every cache is warm, and a
+    small network answers in half of the time.
 
     Args:
-        program: as above.
+        answer: from uint8 images N H W C to their answers.
         image: uint8, H W C.
-        device: where to compute; moving the image there and the answer back counts.
-        seconds: roughly how long to measure; at least five answers are timed.
     """
-    return 1000 * _median_seconds(program, image[np.newaxis], device, seconds)
+    seconds = []
+    for _ in range(WARM_UP + TIMED):
+        time.sleep(PAUSE_SECONDS)
+        start = time.perf_counter()
+        answer(image[np.newaxis])
+        seconds.append(time.perf_counter() - start)
+    return 1000 * median(seconds[WARM_UP:])
 
 
 def images_per_second(program: nn.Module, images: np.ndarray, *, device: torch.device, seconds: float = 0.2) -> float:
-    """Images answered per second when they come in one batch, measured like latency.
+    """Images answered per second when they come in one batch: the median of several, after warm-up.
 
     Args:
         program: as above.

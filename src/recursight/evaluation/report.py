@@ -79,7 +79,7 @@ def render(evidence: Evidence) -> str:
         "curve": _metric_curves(evidence, colours),
         "costs": [
             _cost(evidence, colours, "parameters", "parameters"),
-            _cost(evidence, colours, "latency_ms", "milliseconds for one image"),
+            _cost(evidence, colours, "latency_ms", f"milliseconds for one image ({rows[0]['latency_on']})"),
         ],
         "gradients": {row["candidate"]: _gradient(evidence, row["candidate"], colours) for row in rows},
         "sections": evidence.sections,

@@ -1,1 +1,1 @@
-"""Drift: whether what a model is asked now is still what it was tested on."""
+"""Drift: whether the images in production still resemble the test images."""

@@ -1,22 +1,22 @@
-"""Whether a window of predictions differs from the reference: a test and a size of effect for each feature.
+"""Whether a window of predictions differs from the reference: a test and an effect size for each feature.
 
-Drift must be both: more than chance explains (Kolmogorov-Smirnov for figures, chi-squared for classes, with Holm's
+Drift must be both more than chance explains (Kolmogorov-Smirnov for numbers, chi-squared for categories, with Holm's
 correction, so that the level holds for all features together) and large enough to matter (population stability index).
-The first alone alarms on trifles in a large window, the second alone on noise in a small one.
+The test alone alarms on trifles in a large window, the index alone on noise in a small one.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from recursight.monitoring.reference import PREDICTED
+from recursight.evaluation.significance import holm
 
+KOLMOGOROV_SMIRNOV, CHI_SQUARED = "Kolmogorov-Smirnov", "chi-squared"
 BINS = 10  # deciles of the reference
-LEAST_SHARE = 5e-4  # stands for an empty bin, whose logarithm would be infinite
-LEAST_EXPECTED = 5  # rows of a class in either sample, below which the chi-squared distribution is no good guide
+LEAST_SHARE = 5e-4  # of an empty bin, whose logarithm would be infinite
+LEAST_EXPECTED = 5  # rows of a category in either sample, below which chi-squared's distribution does not hold
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,26 @@ class Feature:
     """One feature, compared.
 
     Attributes:
-        name: of a figure of `data.statistics`, `confidence`, or `predicted` for the classes.
-        test: `Kolmogorov-Smirnov` or `chi-squared`.
+        name: of a figure of `data.statistics`, or of a column of the task's summary of answers.
+        test: `KOLMOGOROV_SMIRNOV` or `CHI_SQUARED`.
         statistic: of that test: the largest distance of the distribution functions, or chi-squared.
         p_value: chance of a statistic at least as large without drift.
-        threshold: below which the p-value counts, after correction.
-        psi: population stability index over deciles of the reference, or over classes.
-        drifted: p-value below the threshold, and index at or above its floor.
+        p_holm: the same, corrected for the number of features.
+        psi: population stability index over deciles of the reference, or over categories.
+        drifted: corrected p-value at or below the level, and index at or above its floor.
     """
 
     name: str
     test: str
     statistic: float
     p_value: float
-    threshold: float
+    p_holm: float
     psi: float
     drifted: bool
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Drift:
     """A window against the reference.
 
     Attributes:
@@ -69,12 +69,12 @@ class Verdict:
         return asdict(self)
 
 
-def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_floor: float) -> Verdict:
+def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_floor: float) -> Drift:
     """Tests every feature of the reference that the window has.
 
     Args:
         reference: of the version, see `reference.reference_of`.
-        window: predictions, with the same columns and maybe others; missing values are left out.
+        window: predictions, with the same columns and possibly others; missing values are left out.
         level: highest chance of any alarm without drift.
         psi_floor: population stability index that a drift has at least.
     """
@@ -82,25 +82,15 @@ def compare(reference: pd.DataFrame, window: pd.DataFrame, *, level: float, psi_
     for name in reference.columns:
         values = window[name].dropna() if name in window else pd.Series()
         if len(values):
-            compared = _classes if name == PREDICTED else _figures
+            compared = _numbers if pd.api.types.is_numeric_dtype(reference[name]) else _categories
             found.append((name, *compared(reference[name].to_numpy(), values.to_numpy())))
-    thresholds = holm([p_value for *_, p_value, _ in found], level)
+    corrected = holm([p_value for *_, p_value, _ in found])
     features = [
-        Feature(name, test, statistic, p_value, threshold, psi, p_value <= threshold and psi >= psi_floor)
-        for (name, test, statistic, p_value, psi), threshold in zip(found, thresholds, strict=True)
+        Feature(name, test, statistic, p_value, p_holm, psi, p_holm <= level and psi >= psi_floor)
+        for (name, test, statistic, p_value, psi), p_holm in zip(found, corrected, strict=True)
     ]
     features.sort(key=lambda feature: (not feature.drifted, -feature.psi))
-    return Verdict(len(window), len(reference), level, psi_floor, features)
-
-
-def holm(p_values: Sequence[float], level: float) -> list[float]:
-    """What each p-value has to be at or below (Holm, 1979): 0 for those that come after one that is not."""
-    thresholds = [0.0] * len(p_values)
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        thresholds[place] = level / (len(p_values) - rank)
-        if p_values[place] > thresholds[place]:
-            break
-    return thresholds
+    return Drift(len(window), len(reference), level, psi_floor, features)
 
 
 def stability_index(expected: np.ndarray, observed: np.ndarray) -> float:
@@ -111,13 +101,13 @@ def stability_index(expected: np.ndarray, observed: np.ndarray) -> float:
 
 
 def bin_edges(reference: np.ndarray) -> np.ndarray:
-    """Deciles of the reference, and its end: what lies outside its range has bins of its own."""
+    """Deciles of the reference, and its end: values outside its range get separate bins."""
     quantiles = np.quantile(reference, np.arange(BINS) / BINS, method="lower")
     beyond = np.nextafter(reference.max(), np.inf, dtype=reference.dtype)
     return np.unique([*quantiles, beyond])
 
 
-def _figures(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
+def _numbers(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
     from scipy.stats import ks_2samp
 
     result = ks_2samp(reference, window, method="asymp")
@@ -126,11 +116,11 @@ def _figures(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, flo
         np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
         for values in (reference, window)
     )
-    return "Kolmogorov-Smirnov", float(result.statistic), float(result.pvalue), stability_index(expected, observed)
+    return KOLMOGOROV_SMIRNOV, float(result.statistic), float(result.pvalue), stability_index(expected, observed)
 
 
-def _classes(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
-    """Classes too rare to be tested alone are counted together."""
+def _categories(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, float, float]:
+    """Categories too rare to be tested alone are counted together."""
     from scipy.stats import chi2_contingency
 
     names = sorted({*reference, *window})
@@ -141,6 +131,6 @@ def _classes(reference: np.ndarray, window: np.ndarray) -> tuple[str, float, flo
     table = np.column_stack([counts[:, ~rare], counts[:, rare].sum(axis=1)] if rare.any() else [counts])
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2:
-        return "chi-squared", 0.0, 1.0, index
+        return CHI_SQUARED, 0.0, 1.0, index
     result = chi2_contingency(table, correction=False)
-    return "chi-squared", float(result.statistic), float(result.pvalue), index
+    return CHI_SQUARED, float(result.statistic), float(result.pvalue), index

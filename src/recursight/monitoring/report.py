@@ -1,5 +1,6 @@
-"""A look for drift as one HTML page: no request leaves it, so it opens anywhere; equal input gives equal bytes."""
+"""A drift check as one HTML page: it loads nothing, so it opens anywhere; equal input gives equal bytes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -11,16 +12,13 @@ import pandas as pd
 
 from recursight.evaluation import charts
 from recursight.evaluation.charts import Line
-from recursight.monitoring.compare import Feature, Verdict
-from recursight.monitoring.reference import CONFIDENCE, PREDICTED
+from recursight.monitoring.compare import CHI_SQUARED, Drift, Feature
 
 SIZE = (300, 190)
 BINS = 40
-MOST_CLASSES = 20
-ROW = 20  # height in pixels of a class
+MOST_CATEGORIES = 20
+ROW = 20  # height of a category in pixels
 EXPLAINED = {
-    CONFIDENCE: "probability of the predicted class",
-    PREDICTED: "how often each class is predicted",
     "brightness": "mean of the pixels, 0 to 1",
     "contrast": "standard deviation of the pixels",
     "dark": "share of pixels in the darkest quarter",
@@ -37,7 +35,7 @@ EXPLAINED = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What was looked at.
+    """What was checked.
 
     Attributes:
         model: name of the registered model.
@@ -56,20 +54,28 @@ class Subject:
     sources: dict[str, int]
 
 
-def render(subject: Subject, sentence: str, verdict: Verdict, reference: pd.DataFrame, window: pd.DataFrame) -> str:
+def render(
+    subject: Subject,
+    sentence: str,
+    verdict: Drift,
+    reference: pd.DataFrame,
+    window: pd.DataFrame,
+    titles: Mapping[str, str] = {},
+) -> str:
     """The page.
 
     Args:
-        subject: what was looked at.
+        subject: what was checked.
         sentence: the outcome in words.
         verdict: the outcome.
         reference: of the version.
         window: the predictions.
+        titles: what the columns of the task's summary mean.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"p_value": p_value, "explained": lambda name: EXPLAINED.get(name, "")}
+    environment.filters |= {"p_value": p_value, "explained": lambda name: titles.get(name, EXPLAINED.get(name, ""))}
     template = resources.files("recursight.monitoring").joinpath("report.html.j2").read_text(encoding="utf-8")
     pictures = {feature.name: _picture(feature, reference, window) for feature in verdict.features}
     context: dict[str, Any] = {"subject": subject, "sentence": sentence, "verdict": verdict, "pictures": pictures}
@@ -82,8 +88,8 @@ def p_value(value: float) -> str:
 
 def _picture(feature: Feature, reference: pd.DataFrame, window: pd.DataFrame) -> str:
     was, now = reference[feature.name], window[feature.name].dropna()
-    if feature.name == PREDICTED:
-        return _bars(was, now, feature.drifted)
+    if feature.test == CHI_SQUARED:
+        return _bars(feature, was, now)
     return _histograms(feature, was.to_numpy(dtype=np.float64), now.to_numpy(dtype=np.float64))
 
 
@@ -106,11 +112,11 @@ def _histograms(feature: Feature, was: np.ndarray, now: np.ndarray) -> str:
     )
 
 
-def _bars(was: pd.Series, now: pd.Series, drifted: bool) -> str:
-    """Two bars a class; of many classes those that differ most."""
+def _bars(feature: Feature, was: pd.Series, now: pd.Series) -> str:
+    """Two bars a category; of many categories those that differ most."""
     shares = pd.DataFrame({"was": was.value_counts(normalize=True), "now": now.value_counts(normalize=True)}).fillna(0)
     furthest = (shares["now"] - shares["was"]).abs().sort_values(ascending=False, kind="stable").index
-    shares = shares.loc[sorted(furthest[:MOST_CLASSES])]
+    shares = shares.loc[sorted(furthest[:MOST_CATEGORIES])]
     names = max(len(str(name)) for name in shares.index)
     left = min(130, 10 + 6 * names)
     scale = (SIZE[0] - left - 46) / max(float(shares.to_numpy().max()), 1e-9)
@@ -121,9 +127,10 @@ def _bars(was: pd.Series, now: pd.Series, drifted: bool) -> str:
         rows.append(
             f'<g><title>{escape(tip)}</title><text x="{left - 6}" y="{top + 12}" text-anchor="end">'
             f'{escape(str(name)[:20])}</text><rect class="bar c8" x="{left}" y="{top}" '
-            f'width="{scale * before:.1f}" height="7"/><rect class="bar c{7 if drifted else 0}" x="{left}" '
+            f'width="{scale * before:.1f}" height="7"/><rect class="bar c{7 if feature.drifted else 0}" x="{left}" '
             f'y="{top + 8}" width="{scale * after:.1f}" height="7"/><text class="tick" '
             f'x="{left + scale * max(before, after) + 4:.1f}" y="{top + 12}">{100 * after:.1f} %</text></g>'
         )
     height = ROW * len(shares) + 6
-    return charts.svg((SIZE[0], height), "Predicted classes in the reference and in the window", "".join(rows))
+    label = f"{feature.name}: shares in the reference and in the window"
+    return charts.svg((SIZE[0], height), label, "".join(rows))

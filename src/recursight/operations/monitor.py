@@ -1,4 +1,4 @@
-"""One look for drift: the champion's logged predictions against its reference, a report, and an alarm."""
+"""One check for drift: the champion's logged predictions against its reference, a report, and an alarm."""
 
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from recursight.files import read_json, write_json, write_text
 from recursight.layout import Layout
-from recursight.monitoring.compare import Verdict, compare
+from recursight.monitoring.compare import Drift, compare
 from recursight.monitoring.report import Subject, render
 from recursight.operations import events
 from recursight.params import Monitor, Params, load
@@ -32,8 +32,8 @@ Alarm = Literal["none", "sent", "repeated", "unheard"]
 
 
 @dataclass(frozen=True)
-class Check:
-    """What a look for drift found.
+class DriftCheck:
+    """The result of a check for drift.
 
     Attributes:
         model: name of the registered model.
@@ -43,7 +43,7 @@ class Check:
         sentence: the outcome in words.
         verdict: None if there was too little to compare.
         report: HTML page; None likewise. Its figures lie beside it as JSON.
-        alarm: `none` (no drift), `sent`, `repeated` (told already), or `unheard` (no Prefect server took it).
+        alarm: `none` (no drift), `sent`, `repeated` (already sent), or `unheard` (no Prefect server received it).
     """
 
     model: str
@@ -51,7 +51,7 @@ class Check:
     candidate: str
     at: datetime
     sentence: str
-    verdict: Verdict | None = None
+    verdict: Drift | None = None
     report: Path | None = None
     alarm: Alarm = "none"
 
@@ -68,8 +68,8 @@ class Check:
         }
 
 
-def check(layout: Layout) -> Check:
-    """Looks for drift, writes a report, records it in MLflow, and sends the alarm if there is one.
+def check_drift(layout: Layout) -> DriftCheck:
+    """Checks for drift, writes a report, records it in MLflow, and sends the alarm if there is one.
 
     Raises:
         InputError: if params.yaml is wrong.
@@ -92,19 +92,19 @@ def check(layout: Layout) -> Check:
     return found
 
 
-def _compare(layout: Layout, params: Params, version: "ModelVersion | None") -> Check:
+def _compare(layout: Layout, params: Params, version: "ModelVersion | None") -> DriftCheck:
     settings, name, now = params.monitor, params.registry.model_name, datetime.now(UTC)
     if version is None:
-        return Check(name, None, "", now, f"{name} has no champion yet: nothing to compare.")
+        return DriftCheck(name, None, "", now, f"{name} has no champion yet: nothing to compare.")
     number = int(version.version)
-    found = Check(name, number, version.tags.get("candidate", "?"), now, "")
+    found = DriftCheck(name, number, version.tags.get("candidate", "?"), now, "")
     rows = read_log(layout.predictions, now - timedelta(hours=settings.window_hours))
     window = rows[(rows["model"] == name) & (rows["version"] == number)].tail(settings.window_rows)
     subject = f"version {number} ({found.candidate})"
     if len(window) < settings.minimum_rows:
         sentence = (
-            f"{subject} made {len(window):,} predictions in the last {settings.window_hours:g} hours; "
-            f"nothing is said on fewer than {settings.minimum_rows:,} (monitor.minimum_rows)."
+            f"{subject} made {len(window):,} predictions in the last {settings.window_hours:g} hours; at least "
+            f"{settings.minimum_rows:,} are needed for a check (monitor.minimum_rows)."
         )
         return replace(found, sentence=sentence)
     reference = reference_of_version(layout, version)
@@ -115,11 +115,11 @@ def _compare(layout: Layout, params: Params, version: "ModelVersion | None") -> 
     found = replace(found, verdict=verdict, sentence=sentence_of(subject, verdict))
     report = layout.monitoring / f"{now:%Y%m%dT%H%M%S.%f}Z-version-{number}.html"
     about = Subject(name, number, found.candidate, window["time"].min(), window["time"].max(), _sources(window))
-    write_text(report, render(about, found.sentence, verdict, reference, window))
+    write_text(report, render(about, found.sentence, verdict, reference, window, params.built_task.summary_titles))
     return replace(found, report=report)
 
 
-def sentence_of(subject: str, verdict: Verdict) -> str:
+def sentence_of(subject: str, verdict: Drift) -> str:
     """Such as `version 3 (gru): 2,000 predictions differ from its reference in brightness (PSI 3.1), ...`."""
     drifted = verdict.drifted
     if not drifted:
@@ -133,15 +133,15 @@ def _sources(window: pd.DataFrame) -> dict[str, int]:
     return {str(source): int(count) for source, count in window["source"].value_counts().sort_index().items()}
 
 
-def _alarm(layout: Layout, settings: Monitor, found: Check) -> Alarm:
-    """Sends the alarm, unless one for the same version is still young; one that nobody took is sent again next time."""
+def _alarm(layout: Layout, settings: Monitor, found: DriftCheck) -> Alarm:
+    """Sends the alarm, unless one for this version is recent; one that no server received is sent again next time."""
     if not found.drifted:
         return "none"
     last = layout.monitoring / "alarm.json"
     if last.is_file():
-        told = read_json(last)
-        age = found.at - datetime.fromisoformat(told["at"])
-        if told["version"] == found.version and age < timedelta(hours=settings.repeat_hours):
+        sent = read_json(last)
+        age = found.at - datetime.fromisoformat(sent["at"])
+        if sent["version"] == found.version and age < timedelta(hours=settings.repeat_hours):
             return "repeated"
     assert found.verdict is not None
     payload = {
@@ -164,8 +164,8 @@ def _sweep(folder: Path) -> None:
             report.unlink(missing_ok=True)
 
 
-def _track(client: "MlflowClient", layout: Layout, params: Params, version: "ModelVersion", found: Check) -> None:
-    """One run for each version, in an experiment of its own: a look is a step, so charts show drift come and go."""
+def _track(client: "MlflowClient", layout: Layout, params: Params, version: "ModelVersion", found: DriftCheck) -> None:
+    """One run for each version, in a separate experiment: each check is a step, so that charts show drift over time."""
     from mlflow.entities import Metric
 
     assert found.verdict is not None

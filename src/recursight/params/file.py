@@ -43,6 +43,9 @@ class Params(Section):
     @model_validator(mode="after")
     def task_is_known(self) -> "Params":
         self.metric("compare.metric", self.compare.metric)
+        self.metric("gate.metric", self.gate.metric)
+        for name in self.registry.minimums:
+            self.metric("registry.minimums", name)
         return self
 
     @cached_property
@@ -63,6 +66,11 @@ class Params(Section):
             key = str(error).partition(":")[0]
             section = next((f"{section}." for section, options in given.items() if key in options), "")
             raise InputError(f"params.yaml: {section}{error}") from None
+
+    @property
+    def minimums(self) -> dict[str, float]:
+        """What any champion must reach on the test split, by metric: the task's own, and those of params.yaml."""
+        return {**self.built_task.minimums, **self.registry.minimums}
 
     def metric(self, key: str, name: str | None) -> Metric:
         """A metric of the task, by its name in params.yaml; the task's first one for None.

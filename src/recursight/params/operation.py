@@ -1,4 +1,4 @@
-"""Sections of params.yaml that decide what becomes of a trained model."""
+"""Sections of params.yaml for registration, promotion, retraining, serving and monitoring."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -37,42 +37,44 @@ Title = Annotated[str, Field(max_length=100), AfterValidator(_is_title)]
 
 
 class Registry(Section):
-    """Where the winner goes, and what any champion must reach on the test split.
+    """Where the winner is registered, and what a champion must reach on the test split.
 
     Attributes:
         model_name: name of the registered model in MLflow.
         experiment: name of the MLflow experiment that holds the runs.
-        minimum_accuracy: test accuracy below which nothing becomes champion.
-        minimum_class_recall: the same for the recall of the worst class.
+        minimums: values to reach, by metric of the task; they replace or extend the task's own. For a metric where
+            lower is better, it is a maximum.
     """
 
     model_name: Title = "recursight"
     experiment: Title = "recursight"
-    minimum_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
-    minimum_class_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
+    minimums: dict[str, float] = {}
 
 
 class Gate(Section):
-    """What a challenger must show on the test split to take the champion's place; docs/gate.md has the reasons.
+    """What a challenger must achieve on the test split to replace the champion; docs/gate.md gives the reasons.
 
     Attributes:
-        mode: `better`, or `cheaper`: not worse by `margin`, and at least `saving` cheaper.
-        metric: in which it is better, or not worse. Accuracy is tested exactly, the others by paired bootstrap.
-        level: highest chance of promoting a challenger that is no better (in mode cheaper: worse by `margin`).
-        looks: `shared`: the level is for all challengers of one champion together; `single`: for each of them.
-        maximum_recall_loss: by which the recall of any class may fall.
-        margin: of the metric, below which a loss does not count in mode cheaper.
-        cost: what must become cheaper: `parameters`, or `latency` of one image, measured on this machine.
-        saving: share of the cost that must be saved.
-        bootstrap_samples: resamplings behind the test of macro_f1 and log_loss.
-        seed: of the resampling.
+        mode: `better`, or `cheaper`: no worse by `margin`, and cheaper by at least `saving`.
+        metric: the metric of the task to compare; default: its first one. A share of right examples is tested exactly,
+            any other metric by paired bootstrap.
+        level: significance level: maximum probability of promoting a challenger that is no better (in mode cheaper:
+            worse by `margin`).
+        looks: `shared`: the level holds for all challengers of one champion together; `single`: for each of them.
+        maximum_slice_loss: by which the share of right examples may fall in any slice of the test split, such as a
+            class.
+        margin: loss in the metric that mode cheaper tolerates.
+        cost: what must decrease: `parameters`, or `latency` of one image, measured on this machine.
+        saving: minimum relative reduction of the cost.
+        bootstrap_samples: number of bootstrap samples.
+        seed: random seed of the bootstrap.
     """
 
     mode: Literal["better", "cheaper"] = "better"
-    metric: Literal["accuracy", "macro_f1", "log_loss"] = "accuracy"
+    metric: str | None = None
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     looks: Literal["shared", "single"] = "shared"
-    maximum_recall_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
+    maximum_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
     margin: Fraction = 0.002
     cost: Literal["parameters", "latency"] = "parameters"
     saving: Fraction = 0.1
@@ -81,7 +83,7 @@ class Gate(Section):
 
 
 class Scheduled(Section):
-    """Work that Prefect starts by the clock."""
+    """A flow that Prefect starts on a schedule."""
 
     schedule: bool = True
     cron: Cron
@@ -93,19 +95,19 @@ class Scheduled(Section):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(f"is no timezone; {nearest(name, available_timezones())}") from None
+            raise ValueError(f"is not a time zone; {nearest(name, available_timezones())}") from None
         return name
 
 
 class Retrain(Scheduled):
-    """When models are trained again without anybody asking. Applied by `recursight up` and `prefect deploy --all`.
+    """When models are retrained automatically. Applied by `recursight up` and `prefect deploy --all`.
 
     Attributes:
-        schedule: whether the cron is in force; events and people can start a retraining in any case.
+        schedule: whether the cron is active; events and people can start a retraining in any case.
         cron: minute, hour, day of month, month, day of week.
-        timezone: of the cron, by its IANA name.
-        follow_upstream: whether a scheduled retraining first takes new commits of the branch that this one follows;
-            only where nothing is uncommitted and no commit is here alone.
+        timezone: IANA name of the time zone for the cron.
+        follow_upstream: whether a scheduled retraining first pulls new commits from the upstream branch; only without
+            uncommitted changes and local commits.
     """
 
     cron: Cron = "0 3 * * *"
@@ -113,19 +115,19 @@ class Retrain(Scheduled):
 
 
 class Serve(Section):
-    """How `recursight serve` answers, and what it refuses.
+    """Settings and limits of `recursight serve`.
 
     Attributes:
-        poll_seconds: between two looks at the alias `champion`.
-        max_bytes: of one request's body.
-        max_pixels: of all images of one request together, as sent; told from their headers, before decoding.
-        max_images: in one request.
-        max_waiting: requests at work at once; more are turned away with 503.
-        batch_images: of requests that wait at the same time, answered together.
+        poll_seconds: interval between checks of the alias `champion`.
+        max_bytes: maximum size of a request body.
+        max_pixels: maximum of all images in a request together, as sent; read from their headers before decoding.
+        max_images: maximum number of images in a request.
+        max_waiting: maximum number of concurrent requests; further ones get status 503.
+        batch_images: maximum number of images in a batch of waiting requests.
         threads: CPU threads of the model.
-        log_rows: predictions kept in the log, of served and batch-scored images.
-        log_folder_rows: of one scored folder in the log, about; where it has more, they are drawn at random.
-        log_images: whether the log keeps the images too.
+        log_rows: maximum number of predictions in the log, from serving and batch scoring.
+        log_folder_rows: approximate maximum per scored folder in the log; a larger folder is sampled at random.
+        log_images: whether the log also contains the images.
     """
 
     poll_seconds: Annotated[float, Field(gt=0)] = 5
@@ -141,18 +143,18 @@ class Serve(Section):
 
 
 class Monitor(Scheduled):
-    """How drift is looked for, and what follows; docs/monitoring.md has the reasons. Schedules apply as for `Retrain`.
+    """How drift is detected, and what follows; see docs/monitoring.md. Schedules are applied as for `Retrain`.
 
     Attributes:
-        schedule: whether the cron is in force; `recursight monitor` works in any case.
+        schedule: whether the cron is active; `recursight monitor` works in any case.
         cron: minute, hour, day of month, month, day of week.
-        timezone: of the cron, by its IANA name.
-        window_hours: age of the oldest prediction that is looked at.
-        window_rows: predictions that are looked at, at most; the newest ones.
-        minimum_rows: below which nothing is said.
-        level: highest chance of an alarm on a window without drift, over all features together.
-        psi_floor: population stability index that a drift has at least.
-        repeat_hours: in which an alarm for the same version is not repeated.
+        timezone: IANA name of the time zone for the cron.
+        window_hours: maximum age of a prediction in the window.
+        window_rows: maximum number of predictions in the window; the newest ones are used.
+        minimum_rows: number of predictions below which no test is made.
+        level: significance level: maximum probability of an alarm without drift, over all features together.
+        psi_floor: minimum population stability index of a drift.
+        repeat_hours: time during which an alarm for the same version is not repeated.
         retrain: whether an alarm starts a retraining.
     """
 

@@ -1,10 +1,10 @@
-"""The history of decisions: one MLflow run each, in an experiment of their own, only ever added to.
+"""The history of decisions: one MLflow run each, in a separate experiment, never changed afterwards.
 
 MLflow keeps no history of its aliases. A run is created with all its tags in one request, and the whole decision is one
-of them, so that a writer that is killed leaves all of a decision or nothing, and writers never wait for each other.
+of them, so that a killed writer leaves a complete decision or none, and writers never wait for each other.
 
-A decision is written before the alias moves, and its run ends after that: a run that still runs although its process
-is dead marks a move that was cut off, which `settle` completes.
+A decision is written before the alias moves, and its run ends after that: a run that is still running although its
+process has ended marks an interrupted move, which `settle` completes.
 """
 
 import json
@@ -43,18 +43,18 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Decision:
-    """Who serves, and why.
+    """Which version is in production, and why.
 
     Attributes:
         kind: `first` (the first champion), `promote` (the gate) or `rollback` (by hand).
-        version: the one that is to serve.
+        version: the one that was to become champion.
         candidate: its name in params.yaml.
-        champion: the version that served before; None if there was none.
+        champion: the champion before; None if there was none.
         promoted: whether the alias moved.
         reason: in a sentence.
-        numbers: behind it; empty if it did not come to a test.
+        numbers: behind it; empty if nothing was tested.
         rule: the parameters that it was decided by.
-        data_digest: of the store whose test split was asked about.
+        data_digest: of the store whose test split was used.
         data_md5: DVC's digest of the raw data.
         git_commit: of the project when it was decided.
         question: equal for equal versions, data and rule.
@@ -83,23 +83,23 @@ class Decision:
 
     @property
     def live(self) -> int | None:
-        """The version that serves afterwards."""
+        """The version in production afterwards."""
         return self.version if self.promoted else self.champion
 
 
-class Overtaken(RuntimeError):
-    """Another clone moves the champion at this moment, or has just done so."""
+class ChampionMoved(RuntimeError):
+    """Another clone is moving the alias `champion`, or has just moved it."""
 
 
-def unless_overtaken(act: Callable[P, R]) -> Callable[P, R]:
-    """Does something that ends in a decision again, where another clone was at it, too; what is true has changed."""
+def retry_if_champion_moved(act: Callable[P, R]) -> Callable[P, R]:
+    """Repeats a function that ends in a decision if another clone moved the champion meanwhile."""
 
     @wraps(act)
     def attempt(*args: P.args, **kwargs: P.kwargs) -> R:
         for _ in range(ATTEMPTS):
             try:
                 return act(*args, **kwargs)
-            except Overtaken:
+            except ChampionMoved:
                 time.sleep(random.uniform(0.2, 2.0))  # unlike the other's pause
         raise InputError("Other clones keep moving the champion: try again when they are done.")
 
@@ -107,11 +107,11 @@ def unless_overtaken(act: Callable[P, R]) -> Callable[P, R]:
 
 
 def decide(client: "MlflowClient", layout: Layout, name: str, decision: Decision) -> Decision:
-    """Writes a decision down, then moves the alias if it says so; returns it with its id.
+    """Records a decision, then moves the alias if it was promoted; returns it with its id.
 
-    A file lock keeps processes of one clone apart. Clones have only MLflow in common, which cannot compare and set. So
-    the decision is written first, and stands for a claim; who then sees another claim, or another champion than the
-    decision was about, takes its own back. Of two at once, at least one sees the other.
+    A file lock separates processes of one clone. Clones share only MLflow, which has no compare-and-set. So the
+    decision is written first, as a claim; a writer that then finds another claim, or another champion than the one it
+    decided about, deletes its own. Of two concurrent writers, at least one sees the other.
 
     Args:
         client: of the store.
@@ -120,35 +120,35 @@ def decide(client: "MlflowClient", layout: Layout, name: str, decision: Decision
         decision: without its id and git commit.
 
     Raises:
-        Overtaken: nothing has moved, nothing is written.
+        ChampionMoved: nothing has moved, nothing is written.
     """
     written = _write(client, layout, name, replace(decision, git_commit=git_commit(layout.root)))
     if written.promoted:
-        if _is_overtaken(client, name, written):
+        if _is_moved_elsewhere(client, name, written):
             client.delete_run(str(written.id))
-            raise Overtaken
-        appoint(client, name, written)
+            raise ChampionMoved
+        set_champion(client, name, written)
     client.set_terminated(str(written.id), "FINISHED")
     return written
 
 
-def _is_overtaken(client: "MlflowClient", name: str, written: Decision) -> bool:
-    """Whether another claim stands, or the champion is not the one that was decided about; own doubles are deleted."""
+def _is_moved_elsewhere(client: "MlflowClient", name: str, written: Decision) -> bool:
+    """Whether there is another claim, or another champion than decided about; own duplicates are deleted."""
     (own,) = [run for run in _under_way(client, name) if run.info.run_id == written.id]
-    overtaken = False
+    moved = False
     for run in _under_way(client, name):
         if run.info.run_id == written.id or run.data.tags.get("promoted") != "yes":
             continue
         if run.data.tags.get(REQUEST) == own.data.tags[REQUEST]:  # sent twice, since the answer was lost
             client.delete_run(run.info.run_id)
         elif not is_dead(run) and run.info.start_time > (time.time() - CLAIM_SECONDS) * 1000:
-            overtaken = True
+            moved = True
     champion = version_with(client, name, CHAMPION)
-    return overtaken or (int(champion.version) if champion else None) != written.champion
+    return moved or (int(champion.version) if champion else None) != written.champion
 
 
-def appoint(client: "MlflowClient", name: str, decision: Decision) -> None:
-    """Makes a version champion; it challenges nobody any more."""
+def set_champion(client: "MlflowClient", name: str, decision: Decision) -> None:
+    """Makes a version champion; it loses the alias `challenger`."""
     client.set_registered_model_alias(name, CHAMPION, str(decision.version))
     challenger = version_with(client, name, CHALLENGER)
     if challenger and int(challenger.version) == decision.version:
@@ -156,7 +156,7 @@ def appoint(client: "MlflowClient", name: str, decision: Decision) -> None:
 
 
 def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
-    """Completes what killed processes began: a decision that was written is carried out, if nothing came between.
+    """Completes moves of killed processes: a recorded decision is carried out if the champion is still the same.
 
     Returns:
         The decisions that were completed.
@@ -166,7 +166,7 @@ def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
         decision = _read(run)
         champion = version_with(client, name, CHAMPION)
         if decision and decision.promoted and decision.champion == (int(champion.version) if champion else None):
-            appoint(client, name, decision)
+            set_champion(client, name, decision)
         client.set_terminated(run.info.run_id, "FINISHED")
         done += [decision] if decision else []
     return done

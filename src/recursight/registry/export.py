@@ -1,30 +1,19 @@
-"""A bundle as a file that runs without recursight."""
+"""A network as a file that runs without recursight."""
 
 import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 EXAMPLES = 2  # an example batch of one image would fix the batch size
 
 
-class Probabilities(nn.Module):
-    """Class probabilities (B, classes) of raw uint8 images (B, H, W, C): normalisation and softmax are inside."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.network(images), dim=-1)
-
-
-def export(network: nn.Module, input_shape: list[int], path: Path) -> None:
-    """Writes a torch.export programme (pt2) that takes any number of images.
+def export(program: nn.Module, input_shape: list[int], path: Path) -> None:
+    """Writes a torch.export program (pt2) that takes any number of images.
 
     Args:
-        network: (B, H, W, C) uint8 images to (B, classes) logits, in eval mode on the CPU.
+        program: (B, H, W, C) uint8 images to the task's answers (B, ...), in eval mode on the CPU.
         input_shape: H, W, C.
         path: of the file, ending in .pt2.
     """
@@ -33,6 +22,6 @@ def export(network: nn.Module, input_shape: list[int], path: Path) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         # nn.LSTM and its kin keep a second list of their own parameters, which torch notices and copes with.
         warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export", UserWarning)
-        programme = torch.export.export(Probabilities(network), (examples,), dynamic_shapes=({0: batch},))
-    programme.example_inputs = None  # they are all that torch would pickle
-    torch.export.save(programme, path)
+        exported = torch.export.export(program, (examples,), dynamic_shapes=({0: batch},))
+    exported.example_inputs = None  # they are all that torch would pickle
+    torch.export.save(exported, path)

@@ -1,45 +1,45 @@
-"""The rule that decides whether a challenger takes the champion's place. It sees answers and says yes or no.
+"""The rule that decides whether a challenger replaces the champion, from the scores of both on the test split.
 
-What it guards against, and why it is built so, stands in docs/gate.md.
+docs/gate.md explains the rule and the errors that it prevents.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from recursight.evaluation import improvement
-from recursight.params import Gate, Registry
+from recursight.params import Gate
+from recursight.tasks import Metric, Task
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NAMED = 3  # slices in a sentence
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A version's answers for the test split.
+    """A version's scores on the test split.
 
     Attributes:
         version: in the registry.
-        probabilities: N × K, columns in the order of the test split's classes.
-        cost: parameters, or milliseconds for one image; what params.yaml's gate.cost says.
+        rows: of `Task.score`, one an example.
+        cost: parameters, or milliseconds for one image, as gate.cost in params.yaml says.
     """
 
     version: int
-    probabilities: np.ndarray
+    rows: "DataFrame"
     cost: float
-
-    @property
-    def predicted(self) -> np.ndarray:
-        labels: np.ndarray = self.probabilities.argmax(axis=1)
-        return labels
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rule says.
+    """The outcome of the rule.
 
     Attributes:
         promote: whether the challenger becomes champion.
-        reason: why, or everything that speaks against it.
+        reason: the evidence for it, or everything that speaks against it.
         numbers: behind it.
     """
 
@@ -64,9 +64,8 @@ def level_of(gate: Gate, look: int) -> float:
 
 def judge(
     gate: Gate,
-    bars: Registry,
-    classes: Sequence[str],
-    actual: np.ndarray,
+    task: Task,
+    minimums: Mapping[str, float],
     challenger: Scored,
     champion: Scored | None,
     look: int = 1,
@@ -75,149 +74,105 @@ def judge(
 
     Args:
         gate: the section of params.yaml.
-        bars: what any champion must reach.
-        classes: names, in the order of their labels.
-        actual: labels of the test split, N.
-        challenger: what it answers.
-        champion: what it answers; None if there is none, so that the bars alone decide.
+        task: that scored both.
+        minimums: what any champion must reach, by metric.
+        challenger: its scores.
+        champion: its scores on the same examples; None if there is no champion, so that the minimums alone decide.
         look: how many challengers of this champion have been judged, this one included.
     """
-    numbers: dict[str, Any] = {"images": len(actual), "challenger": _figures(classes, actual, challenger, gate)}
-    faults = _below(bars, numbers["challenger"])
+    metric = task.metrics[gate.metric] if gate.metric else task.default
+    named = dict.fromkeys([metric.name, *minimums])
+    numbers: dict[str, Any] = {"examples": len(challenger.rows), "challenger": _figures(gate, task, named, challenger)}
+    faults = missed_minimums(task, minimums, challenger.rows)
     if champion is None:
-        return Verdict(not faults, _sentence(faults) if faults else "the first to pass the bars of params.", numbers)
-    numbers["champion"] = _figures(classes, actual, champion, gate)
-    faults += _class_losses(gate, classes, actual, challenger, champion, numbers)
-    evidence = _compare(gate, actual, challenger, champion, numbers)
+        return Verdict(
+            not faults, _sentence(faults or ["the first version to reach the minimums in params.yaml"]), numbers
+        )
+    numbers["champion"] = _figures(gate, task, named, champion)
+    faults += _slice_losses(gate, task, challenger, champion, numbers)
+    evidence = _compare(gate, metric, challenger, champion, numbers)
     numbers |= {"level": level_of(gate, look), "look": look}
     test = f"p = {numbers['p_value']:.2g}, level {numbers['level']:.2g}"
     if numbers["p_value"] > numbers["level"]:
         what = "better" if gate.mode == "better" else f"not worse by {gate.margin:g}"
-        faults.append(f"it is not shown to be {what} in {gate.metric}: {evidence} ({test})")
-    faults += _too_dear(gate, challenger, champion) if gate.mode == "cheaper" else []
+        faults.append(f"it is not shown to be {what} in {metric.name}: {evidence} ({test})")
+    costs = _costs(gate, challenger, champion)
+    if gate.mode == "cheaper" and challenger.cost > champion.cost * (1 - gate.saving):
+        faults.append(f"it is not cheaper by {gate.saving:.0%} (gate.saving): {costs}")
     if faults:
         return Verdict(False, _sentence(faults), numbers)
-    return Verdict(True, _sentence([f"{evidence} ({test})", *_praise(gate, challenger, champion)]), numbers)
+    return Verdict(
+        True, _sentence([f"{evidence} ({test})", *[f"cheaper: {costs}"] * (gate.mode == "cheaper")]), numbers
+    )
 
 
-def recalls(actual: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right answers and images per class, K each."""
-    return np.bincount(actual[predicted == actual], minlength=classes), np.bincount(actual, minlength=classes)
-
-
-def _figures(classes: Sequence[str], actual: np.ndarray, scored: Scored, gate: Gate) -> dict[str, Any]:
-    hits, counts = recalls(actual, scored.predicted, len(classes))
-    present = np.flatnonzero(counts)  # a class without test images has no recall
-    worst = present[(hits[present] / counts[present]).argmin()]
-    figures = {
-        "version": scored.version,
-        "accuracy": float(hits.sum() / len(actual)),
-        "worst_class": classes[worst],
-        "worst_recall": float(hits[worst] / counts[worst]),
-        gate.cost: scored.cost,
-    }
-    return figures if gate.metric == "accuracy" else figures | {gate.metric: _score(gate.metric, actual, scored)}
-
-
-def _below(bars: Registry, figures: dict[str, Any]) -> list[str]:
+def missed_minimums(task: Task, minimums: Mapping[str, float], rows: "DataFrame") -> list[str]:
+    """What keeps a version with these scores from being champion; nothing if it reaches all minimums."""
     faults = []
-    if figures["accuracy"] < bars.minimum_accuracy:
-        faults.append(
-            f"test accuracy {figures['accuracy']:.2%} is below {bars.minimum_accuracy:.2%} (registry.minimum_accuracy)"
-        )
-    if figures["worst_recall"] < bars.minimum_class_recall:
-        faults.append(
-            f"the recall of class {figures['worst_class']!r}, {figures['worst_recall']:.2%}, is below "
-            f"{bars.minimum_class_recall:.2%} (registry.minimum_class_recall)"
-        )
+    for name, minimum in minimums.items():
+        metric = task.metrics[name]
+        value = metric.value(rows)
+        if not metric.reaches(value, minimum):
+            of = f" ({metric.detail(rows)})" if metric.detail else ""
+            side = "below" if metric.higher_is_better else "above"
+            faults.append(
+                f"{metric.title}{of}, {metric.text(value)}, is {side} {metric.text(minimum)} (registry.minimums.{name})"
+            )
     return faults
 
 
-def _class_losses(
-    gate: Gate,
-    classes: Sequence[str],
-    actual: np.ndarray,
-    challenger: Scored,
-    champion: Scored,
-    numbers: dict[str, Any],
-) -> list[str]:
-    """Classes that lose more than the bound. One image may go in any class: of few, it is more than any bound."""
-    hits, counts = recalls(actual, challenger.predicted, len(classes))
-    before, _ = recalls(actual, champion.predicted, len(classes))
-    lost = before - hits
-    share = np.divide(lost, counts, out=np.full(len(classes), -np.inf), where=counts > 0)
-    worst = int(share.argmax())
-    numbers["largest_recall_loss"] = float(share[worst])
-    numbers["largest_recall_loss_of"] = classes[worst]
-    over = [index for index in np.argsort(-share) if share[index] > gate.maximum_recall_loss and lost[index] > 1]
+def _figures(gate: Gate, task: Task, names: Iterable[str], scored: Scored) -> dict[str, Any]:
+    values = {name: task.metrics[name].value(scored.rows) for name in names}
+    return {
+        "version": scored.version,
+        **{name: value if isfinite(value) else None for name, value in values.items()},
+        gate.cost: scored.cost,
+    }
+
+
+def _slice_losses(gate: Gate, task: Task, challenger: Scored, champion: Scored, numbers: dict[str, Any]) -> list[str]:
+    """Slices that lose more than the bound. A single example is always allowed: of few, it is more than any bound."""
+    now, before = task.slices(challenger.rows), task.slices(champion.rows)
+    if now is None or before is None:
+        return []
+    now.index, before.index = now.index.astype(str), before.index.astype(str)  # each in its vocabulary's order
+    lost = before["hits"] - now["hits"]
+    share = (lost / now["count"]).sort_values(ascending=False, kind="stable")
+    numbers |= {"largest_slice_loss": float(share.iloc[0]), "largest_slice_loss_of": share.index[0]}
+    over = [name for name in share.index if share[name] > gate.maximum_slice_loss and lost[name] > 1]
+    if not over:
+        return []
     named = [
-        f"{classes[index]!r} from {before[index] / counts[index]:.2%} to {hits[index] / counts[index]:.2%}"
-        for index in over[:3]
+        f"{name!r} from {100 * before['hits'][name] / before['count'][name]:.2f} % to "
+        f"{100 * now['hits'][name] / now['count'][name]:.2f} %"
+        for name in over[:NAMED]
     ]
-    if not named:
-        return []
-    more = f" and {len(over) - 3} more" if len(over) > 3 else ""
+    more = f" and {len(over) - NAMED} more" if len(over) > NAMED else ""
     return [
-        f"recall falls by more than {gate.maximum_recall_loss:g} (gate.maximum_recall_loss) in {', '.join(named)}{more}"
+        f"the share of right examples falls by more than {gate.maximum_slice_loss:g} (gate.maximum_slice_loss) in "
+        f"{', '.join(named)}{more}"
     ]
 
 
-def _compare(gate: Gate, actual: np.ndarray, challenger: Scored, champion: Scored, numbers: dict[str, Any]) -> str:
-    """Tests the metric, enters the numbers, and says in words what was seen."""
+def _compare(gate: Gate, metric: Metric, challenger: Scored, champion: Scored, numbers: dict[str, Any]) -> str:
+    """Tests the metric, adds the numbers, and describes what was seen."""
     margin = gate.margin if gate.mode == "cheaper" else 0.0
-    right, right_before = challenger.predicted == actual, champion.predicted == actual
-    gained, lost = int((right & ~right_before).sum()), int((right_before & ~right).sum())
+    new, old = metric.value(challenger.rows), metric.value(champion.rows)
+    numbers["gain"] = metric.gain(new, old)
+    seen = f"{metric.text(new)} against {metric.text(old)}"
+    count = len(challenger.rows)
+    if not metric.right:
+        drawing = {"samples": gate.bootstrap_samples, "seed": gate.seed}
+        resampled = improvement.gain_resamples(metric, champion.rows, challenger.rows, **drawing)
+        numbers["p_value"] = improvement.bootstrap_better(numbers["gain"], resampled, margin)
+        return f"{seen} on {count:,} examples"
+    right, before = (scored.rows[metric.right].to_numpy(dtype=bool) for scored in (challenger, champion))
+    gained, lost = int((right & ~before).sum()), int((before & ~right).sum())
     numbers |= {"gained": gained, "lost": lost}
-    if gate.metric == "accuracy":
-        numbers["gain"] = (gained - lost) / len(actual)
-        numbers["p_value"] = (
-            improvement.accuracy_not_worse(right_before, right, margin)
-            if margin
-            else improvement.mcnemar_better(right_before, right)
-        )
-        return (
-            f"{right.mean():.2%} against {right_before.mean():.2%}, {gained} images gained and {lost} lost of "
-            f"{len(actual):,}"
-        )
-    new, old = numbers["challenger"][gate.metric], numbers["champion"][gate.metric]
-    numbers["gain"] = new - old if gate.metric == "macro_f1" else old - new
-    resampled = _resamples(gate, actual, challenger, champion)
-    numbers["p_value"] = improvement.bootstrap_better(numbers["gain"], resampled, margin)
-    return f"{new:.4f} against {old:.4f} on {len(actual):,} images"
-
-
-def _resamples(gate: Gate, actual: np.ndarray, challenger: Scored, champion: Scored) -> np.ndarray:
-    drawing = {"samples": gate.bootstrap_samples, "seed": gate.seed}
-    if gate.metric == "log_loss":
-        spared = _losses(actual, champion.probabilities) - _losses(actual, challenger.probabilities)
-        return improvement.mean_resamples(spared, **drawing)
-    classes = challenger.probabilities.shape[1]
-    return improvement.macro_f1_resamples(actual, champion.predicted, challenger.predicted, classes=classes, **drawing)
-
-
-def _score(metric: str, actual: np.ndarray, scored: Scored) -> float:
-    if metric == "log_loss":
-        return float(_losses(actual, scored.probabilities).mean())
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(actual, scored.predicted, average="macro"))
-
-
-def _losses(actual: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Nats per image; a probability of zero counts as the smallest float32 that is not."""
-    of_truth = probabilities[np.arange(len(actual)), actual].astype(np.float64)
-    losses: np.ndarray = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
-    return losses
-
-
-def _too_dear(gate: Gate, challenger: Scored, champion: Scored) -> list[str]:
-    if challenger.cost <= champion.cost * (1 - gate.saving):
-        return []
-    return [f"it is not cheaper by {gate.saving:.0%} (gate.saving): {_costs(gate, challenger, champion)}"]
-
-
-def _praise(gate: Gate, challenger: Scored, champion: Scored) -> list[str]:
-    return [f"cheaper: {_costs(gate, challenger, champion)}"] if gate.mode == "cheaper" else []
+    numbers["p_value"] = (
+        improvement.share_not_worse(before, right, margin) if margin else improvement.mcnemar_better(before, right)
+    )
+    return f"{seen}; of {count:,} examples, {gained} newly right, {lost} newly wrong"
 
 
 def _costs(gate: Gate, challenger: Scored, champion: Scored) -> str:

@@ -1,6 +1,7 @@
 """Logs a bundle as an MLflow model that runs from code, without pickles and without recursight."""
 
 import importlib.metadata
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recursight.files import write_json
+from recursight.tasks import task_of
 from recursight.tracking.results import Result
 from recursight.tracking.runs import BUNDLE
 from recursight.tracking.sending import log
@@ -16,6 +18,7 @@ from recursight.tracking.sending import log
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
+    from mlflow.types import ColSpec, TensorSpec
 
 REFERENCE = "reference.parquet"
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "torch")  # all that serving imports
@@ -32,7 +35,7 @@ def log_model(
         result: the bundle.
         text: the model card.
         resize: how an image of another size is fitted, for those who decode images.
-        reference: what later predictions are compared with, see `monitoring.reference`; it stays with the version.
+        reference: what later predictions are compared with, see `monitoring.reference`; it is kept with the version.
 
     Returns:
         The id of the logged model. One that a kill left half logged is completed, a complete one left as it is.
@@ -66,43 +69,61 @@ def save_model(
     the reference for drift."""
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-    from mlflow.types.schema import Map
+    from mlflow.types import Schema, TensorSpec
 
+    from recursight.evaluation.predict import Program
     from recursight.models.bundle import load_bundle
     from recursight.registry.export import EXAMPLES, export
+    from recursight.registry.program import LoadedProgram
 
     network, card = load_bundle(result.bundle)
-    export(network, card.input_shape, folder / "network.pt2")
+    task = task_of(card.task)
+    export(Program(network, task), card.input_shape, folder / "network.pt2")
     about = {
         "candidate": card.candidate,
         "seed": card.seed,
         "bundle_digest": card.digest,
-        "classes": card.classes,
+        "task": card.task,
+        "vocabulary": card.vocabulary,
         "input_shape": card.input_shape,
         "resize": resize,
     }
     write_json(folder / "about.json", about)
     (folder / "model_card.md").write_text(text, encoding="utf-8")
-    answers: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.string, "class"),
-        ColSpec(DataType.double, "probability"),
-        ColSpec(Map(DataType.double), "probabilities"),
-    ]
-    images = TensorSpec(np.dtype(np.uint8), (-1, *card.input_shape))
+    shutil.copy(task.served, folder / "rendering.py")
+    shutil.copy(Path(__file__).with_name("program.py"), folder)
     files = {"network": "network.pt2", "about": "about.json", "model_card": "model_card.md"}
+    files |= {"program": "program.py", "rendering": "rendering.py"}
     if reference is not None:
         files["reference"] = REFERENCE
         reference.to_parquet(folder / REFERENCE, index=False)
+    example = np.zeros((EXAMPLES, *card.input_shape), dtype=np.uint8)
+    answer, *_ = task.present(LoadedProgram(folder / "network.pt2")(example), card.vocabulary)
+    images = TensorSpec(example.dtype, (-1, *card.input_shape))
     mlflow.pyfunc.save_model(
         path=folder / "model",
         mlflow_model=_entry(model, run_id, about),
         python_model=str(Path(__file__).with_name("served_model.py")),
         artifacts={name: str(folder / file) for name, file in files.items()},
-        signature=ModelSignature(Schema([images]), Schema(answers)),
-        input_example=np.zeros((EXAMPLES, *card.input_shape), dtype=np.uint8),
+        signature=ModelSignature(Schema([images]), Schema(_columns(answer))),
+        input_example=example,
         pip_requirements=[f"{package}=={_public_version(package)}" for package in REQUIREMENTS],
     )
+
+
+def _columns(answer: dict[str, Any]) -> "list[ColSpec | TensorSpec]":
+    """MLflow's types of an answer; dictionaries are maps, whose keys differ from answer to answer."""
+    from mlflow.types import ColSpec, DataType
+    from mlflow.types.schema import Array, Map
+
+    simple = {str: DataType.string, bool: DataType.boolean, int: DataType.long, float: DataType.double}
+
+    def kind(value: Any) -> Any:
+        if isinstance(value, dict):
+            return Map(kind(next(iter(value.values()))))
+        return Array(kind(value[0])) if isinstance(value, list) else simple[type(value)]
+
+    return [ColSpec(kind(value), name) for name, value in answer.items()]
 
 
 def _entry(model: "LoggedModel", run_id: str, about: dict[str, Any]) -> Any:
@@ -126,12 +147,12 @@ def enter_model(client: "MlflowClient", run: "Run", result: Result) -> "LoggedMo
         source_run_id=run.info.run_id,
         tags={BUNDLE: result.digest},
         params=run.data.params,
-        model_type="image classifier",
+        model_type=result.card["task"]["name"],
     )
 
 
 def _copy_scores(client: "MlflowClient", run_id: str, model_id: str) -> None:
-    """Shows the finished model's scores beside the model, too; its curves stay with the run."""
+    """Logs the scores of the finished model with the model too; its curves stay with the run."""
     from mlflow.entities import Metric
 
     scores = {key: value for key, value in client.get_run(run_id).data.metrics.items() if "/" not in key}

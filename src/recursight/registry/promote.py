@@ -1,9 +1,8 @@
-"""The gate at work: challenger and champion answer for the same images, and the rule decides who serves."""
+"""The gate at work: challenger and champion answer for the same examples, and the rule decides which is champion."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock
 
 from recursight.data.store import Store, open_store
@@ -11,7 +10,7 @@ from recursight.errors import InputError
 from recursight.files import digest
 from recursight.layout import Layout
 from recursight.params import Params, load
-from recursight.registry.decisions import Decision, decide, history, settle, unless_overtaken
+from recursight.registry.decisions import Decision, decide, history, retry_if_champion_moved, settle
 from recursight.registry.gate import Scored, Verdict, judge
 from recursight.registry.loading import LoadedVersion, Unreadable, images_for, load_version
 from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
@@ -21,14 +20,14 @@ from recursight.tracking.results import source_digest
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-NAMED = 5  # classes in a sentence
+NAMED = 5  # words of a vocabulary in a sentence
 
 
-@unless_overtaken
+@retry_if_champion_moved
 def promote(layout: Layout) -> Decision:
-    """Decides whether the challenger becomes champion, writes that down, and moves the alias if so.
+    """Decides whether the challenger becomes champion, records that, and moves the alias if so.
 
-    The same question (versions, data, rule) is tested once: asked again, it gets the answer that it had.
+    The same versions, data and rule are tested once; a repeated call returns the recorded decision.
 
     Raises:
         InputError: if there is no store, or params.yaml is wrong.
@@ -46,7 +45,7 @@ def promote(layout: Layout) -> Decision:
             return Decision("promote", None, "", live, False, "no version challenges the champion.")
         store = open_store(layout.store)
         if not len(store.indices("test")):
-            raise InputError("The store has no test images; set prepare.test in params.yaml, run `dvc repro`.")
+            raise InputError("The store has no test examples; set prepare.test in params.yaml, run `dvc repro`.")
         past = history(client, name)
         asked = _asked(layout, params, store, challenger, live)
         earlier = next((decision for decision in past if decision.question == asked.question), None)
@@ -59,12 +58,14 @@ def promote(layout: Layout) -> Decision:
             return replace(earlier, repeated=True)
         now = version_with(client, name, CHAMPION)
         if (int(now.version) if now else None) != live:
-            answer = replace(answer, promoted=False, reason="the champion changed meanwhile: ask again.", question="")
+            answer = replace(
+                answer, promoted=False, reason="the champion changed meanwhile: run the command again.", question=""
+            )
         return decide(client, layout, name, answer)
 
 
 def alias_lock(layout: Layout) -> FileLock:
-    """Held by whoever moves aliases."""
+    """To hold while moving aliases."""
     lock = layout.lock("register")
     lock.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(lock)
@@ -81,9 +82,9 @@ def looks(past: list[Decision], champion: int | None) -> int:
 
 
 def rule_of(params: Params) -> dict[str, Any]:
-    """The parameters that decide, as they go into the history."""
-    bars = {"minimum_accuracy", "minimum_class_recall"}
-    return params.gate.model_dump() | params.registry.model_dump(include=bars)
+    """The parameters that decide, as the history records them."""
+    metric = params.metric("gate.metric", params.gate.metric)
+    return params.gate.model_dump() | {"metric": metric.name, "minimums": params.minimums}
 
 
 def _asked(layout: Layout, params: Params, store: Store, challenger: "ModelVersion", live: int | None) -> Decision:
@@ -104,7 +105,7 @@ def _asked(layout: Layout, params: Params, store: Store, challenger: "ModelVersi
 
 
 def _barred(past: list[Decision], version: int) -> str:
-    """Why a challenger may not come back by itself: it was champion, and people took it out. Empty if it may.
+    """Why a challenger may not be promoted again: it was champion and was replaced by hand. Empty if it may.
 
     Without this, the next promotion would undo a rollback: the test that it passed once, it passes again.
     """
@@ -123,29 +124,35 @@ def _barred(past: list[Decision], version: int) -> str:
 
 
 def _examine(layout: Layout, params: Params, store: Store, asked: Decision, past: list[Decision]) -> Verdict:
-    """Loads, scores and judges. What cannot be compared is a no, with the reason."""
+    """Loads, scores and judges. What cannot be compared is refused, with the reason."""
     try:
         assert asked.version is not None
         versions = [asked.version] if asked.champion is None else [asked.version, asked.champion]
         loaded = [load_version(layout, params.registry.model_name, version) for version in versions]
         for one in loaded:
-            _require_classes(one, store)
+            _require_comparable(one, params, store)
         scored = [_score(layout, params, store, one) for one in loaded]
     except Unreadable as fault:
         return Verdict(False, f"nothing moves: {fault}", {})
     return judge(
         params.gate,
-        params.registry,
-        store.classes,
-        store.labels("test"),
+        params.built_task,
+        params.minimums,
         scored[0],
         scored[1] if len(scored) > 1 else None,
         look=looks(past, asked.champion) + 1,
     )
 
 
-def _require_classes(loaded: LoadedVersion, store: Store) -> None:
-    known, present = set(loaded.classes), set(store.classes)
+def _require_comparable(loaded: LoadedVersion, params: Params, store: Store) -> None:
+    """Figures of another task, or over other classes or words, mean something else."""
+    if type(loaded.task) is not type(params.built_task):
+        raise Unreadable(
+            f"version {loaded.version} was made for another task than {params.task.name!r} (task in params.yaml); give "
+            "each task a separate `registry.model_name`."
+        )
+    targets = store.targets_of(store.indices("train"))
+    known, present = set(loaded.vocabulary), set(params.built_task.vocabulary(targets))
     if known == present:
         return
     parts = [
@@ -154,15 +161,16 @@ def _require_classes(loaded: LoadedVersion, store: Store) -> None:
         if names
     ]
     raise Unreadable(
-        f"version {loaded.version} has other classes than the test split: it {' and '.join(parts)}. Figures over "
-        "different classes cannot be compared; `recursight rollback VERSION` appoints a version by hand."
+        f"version {loaded.version} has another vocabulary than the store: it {' and '.join(parts)}. Figures over "
+        "different vocabularies cannot be compared; `recursight rollback VERSION` sets a champion by hand."
     )
 
 
 def _score(layout: Layout, params: Params, store: Store, loaded: LoadedVersion) -> Scored:
-    rows = store.indices("test")
+    rows, task = store.indices("test"), params.built_task
     with images_for(layout, loaded, store, rows) as (images, places):
-        probabilities = loaded.probabilities(images, places, store.classes)
+        answers = loaded.answers(images, places)
         latency = params.gate.cost == "latency"
-        cost = loaded.latency_milliseconds(np.array(images[places[0]])) if latency else float(loaded.parameters)
-    return Scored(loaded.version, probabilities, cost)
+        cost = loaded.latency_milliseconds(images[places[0]]) if latency else float(loaded.program.parameters)
+    targets = task.encode(store.examples.iloc[rows], store.targets_of(rows), loaded.vocabulary)
+    return Scored(loaded.version, task.score(answers, targets, loaded.vocabulary), cost)

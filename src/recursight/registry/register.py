@@ -5,13 +5,17 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
 from recursight.errors import InputError
 from recursight.files import digest, read_json
 from recursight.layout import Layout
 from recursight.monitoring.reference import reference_of
-from recursight.params import Params, Registry, load
-from recursight.registry.card import model_card, worst_class
-from recursight.registry.decisions import Decision, decide, history, settle, unless_overtaken
+from recursight.params import Params, load
+from recursight.registry.card import model_card
+from recursight.registry.decisions import Decision, decide, history, retry_if_champion_moved, settle
+from recursight.registry.gate import Scored, judge
 from recursight.registry.log import log_model
 from recursight.registry.promote import alias_lock, rule_of
 from recursight.registry.versions import CHALLENGER, CHAMPION, REQUEST, only_one, version_of, version_with
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 PREPARED = "recursight.prepare"
-CLASSES = "recursight.classes"
+VOCABULARY = "recursight.vocabulary"
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Registered:
     run_id: str
 
 
-@unless_overtaken
+@retry_if_champion_moved
 def register(layout: Layout) -> Registered:
     """Registers the winner, once: a bundle that has a version gets no second one.
 
@@ -72,7 +76,7 @@ def register(layout: Layout) -> Registered:
         created = version is None
         if version is None:
             version = _create_version(client, layout, params, result)
-        alias, reason = _appoint(client, layout, params, version, result)
+        alias, reason = _set_role(client, layout, params, version, result)
         champion = version_with(client, name, CHAMPION)
     return Registered(
         name=name,
@@ -113,9 +117,11 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
     if run is None:
         raise InputError(f"The MLflow run of {result.card['candidate']} was deleted while it was being registered.")
     name, card = params.registry.model_name, result.card
-    text = model_card(layout, params, result)
+    answers, rows = tested(result)
+    (answer,) = params.built_task.present(answers[:1], card["vocabulary"])
+    text = model_card(layout, params, result, rows, answer)
     assert result.evaluation is not None  # a winner has one
-    reference = reference_of(layout.store, result.evaluation)
+    reference = reference_of(layout.store, result.evaluation, params.built_task, card["vocabulary"])
     model_id = log_model(client, run, result, text, params.prepare.resize, reference)
     tags = {
         BUNDLE: result.digest,
@@ -126,7 +132,7 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
         "recursight.data_md5": source_digest(layout, card["data_digest"]),
         "git_commit": result.training.get("git_commit"),
         PREPARED: _prepare_settings(layout, card["data_digest"]),
-        CLASSES: digest(sorted(card["classes"])),
+        VOCABULARY: digest([card["task"]["name"], sorted(card["vocabulary"])]),
     }
     _ensure_model(client, name)
     with fluent(layout):
@@ -144,6 +150,14 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
     return version
 
 
+def tested(result: Result) -> tuple[np.ndarray, pd.DataFrame]:
+    """Answers of an evaluated result for the test split, and their scores, of `Task.score`."""
+    assert result.evaluation is not None
+    rows = pd.read_parquet(result.evaluation / "predictions.parquet")
+    rows = rows[rows["split"] == "test"].reset_index(drop=True)
+    return np.stack(rows["answer"].to_list()), rows.drop(columns=["split", "id", "answer"])
+
+
 def _prepare_settings(layout: Layout, data_digest: str) -> str | None:
     """What restores the store from the data; all other parameters are on the card."""
     settings = prepared_with(layout, data_digest)
@@ -154,18 +168,18 @@ def _ensure_model(client: "MlflowClient", name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name, description="The best recurrent image classifier; `champion` serves.")
+        client.create_registered_model(name, description="The best network; the alias `champion` is in production.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
 
 
-def _appoint(
+def _set_role(
     client: "MlflowClient", layout: Layout, params: Params, version: "ModelVersion", result: Result
 ) -> tuple[str, str]:
-    """Gives the winner its alias: champion if there is none and it passes the bars, else challenger.
+    """Gives the winner its alias: champion if there is none and it reaches the minimums, else challenger.
 
-    Appointing the first champion, or refusing to, is a decision, and goes into the history.
+    Either is a decision, and recorded in the history.
     """
     name = params.registry.model_name
     settle(client, layout, name)
@@ -186,8 +200,8 @@ def _beside(client: "MlflowClient", name: str, version: "ModelVersion", champion
     """The alias of a winner where there is a champion; whether it takes its place is for the gate to say."""
     if int(champion.version) != int(version.version):
         _set_alias(client, name, CHALLENGER, version)
-        known = {one.tags[CLASSES] for one in (champion, version) if CLASSES in one.tags}
-        other = " of other classes: give this task a `registry.model_name` of its own" if len(known) > 1 else ""
+        known = {one.tags[VOCABULARY] for one in (champion, version) if VOCABULARY in one.tags}
+        other = " for another task or vocabulary: give this one a separate `registry.model_name`" * (len(known) > 1)
         return CHALLENGER, f"version {champion.version} is the champion{other}."
     if version_with(client, name, CHALLENGER):  # nobody challenges: the winner is champion
         client.delete_registered_model_alias(name, CHALLENGER)
@@ -201,39 +215,22 @@ def _set_alias(client: "MlflowClient", name: str, alias: str, version: "ModelVer
 
 
 def _first(layout: Layout, params: Params, version: "ModelVersion", result: Result) -> Decision:
-    """Decides by the evaluation on the test split."""
-    faults = below_bars(params.registry, result)
-    recall, worst = worst_class(result)
-    test, data = result.metrics["test"], result.card["data_digest"]
-    figures = {"version": int(version.version), "accuracy": test["accuracy"], "worst_class": worst}
-    figures |= {"worst_recall": recall, "parameters": result.card["parameters"]}
+    """Decides by the evaluation on the test split whether a version becomes the first champion."""
+    card, data = result.card, result.card["data_digest"]
+    cost = card["parameters"] if params.gate.cost == "parameters" else result.metrics["latency_ms"]
+    _, rows = tested(result)
+    verdict = judge(params.gate, params.built_task, params.minimums, Scored(int(version.version), rows, cost), None)
     rule = rule_of(params)
-    reason = f"no champion yet, but {' and '.join(faults)}." if faults else "the first to pass the bars of params."
     return Decision(
         kind="first",
         version=int(version.version),
-        candidate=result.card["candidate"],
+        candidate=card["candidate"],
         champion=None,
-        promoted=not faults,
-        reason=reason,
-        numbers={"images": test["count"], "challenger": figures},
+        promoted=verdict.promote,
+        reason=verdict.reason if verdict.promote else f"no champion yet, but {verdict.reason}",
+        numbers=verdict.numbers,
         rule=rule,
         data_digest=data,
         data_md5=source_digest(layout, data),
         question=digest({"version": int(version.version), "champion": None, "data": data, "rule": rule, "first": True}),
     )
-
-
-def below_bars(bars: Registry, result: Result) -> list[str]:
-    """What keeps a result from being a first champion, on the test split; nothing if all is well."""
-    accuracy = result.metrics["test"]["accuracy"]
-    recall, worst = worst_class(result)
-    faults = []
-    if accuracy < bars.minimum_accuracy:
-        faults.append(f"test accuracy {accuracy:.2%} is below {bars.minimum_accuracy:.2%} (registry.minimum_accuracy)")
-    if recall < bars.minimum_class_recall:
-        faults.append(
-            f"the recall of class {worst!r}, {recall:.2%}, is below {bars.minimum_class_recall:.2%} "
-            "(registry.minimum_class_recall)"
-        )
-    return faults

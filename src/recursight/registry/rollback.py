@@ -1,4 +1,4 @@
-"""Back to an earlier version, by hand and on purpose; and what is in production at the moment, and why."""
+"""Rollback to an earlier version, and the current production status."""
 
 from dataclasses import dataclass, replace
 
@@ -8,8 +8,8 @@ from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.params import load
-from recursight.registry.decisions import Decision, decide, history, last_move, settle, unless_overtaken
-from recursight.registry.loading import LoadedVersion, Unreadable, check, load_version
+from recursight.registry.decisions import Decision, decide, history, last_move, retry_if_champion_moved, settle
+from recursight.registry.loading import LoadedVersion, Unreadable, check_answers, load_version
 from recursight.registry.promote import alias_lock
 from recursight.registry.versions import CHALLENGER, CHAMPION, find_version, version_with
 from recursight.tracking import connect
@@ -18,8 +18,8 @@ IMAGES = 64  # of the check at batch size N
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What is in production.
+class ProductionStatus:
+    """The version in production.
 
     Attributes:
         name: of the registered model.
@@ -28,7 +28,7 @@ class Standing:
         candidate: of the champion.
         tags: of the champion's version: digests, git commit.
         decision: that put it there; None if no decision did.
-        remark: what to know besides; empty if all is as the history says.
+        remark: a note if the registry and the history disagree, else empty.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Standing:
     remark: str
 
 
-@unless_overtaken
+@retry_if_champion_moved
 def rollback(layout: Layout, version: int | None = None, reason: str = "") -> Decision:
     """Makes an earlier version champion, once it is seen to load and to predict, one image and many at once.
 
@@ -50,7 +50,7 @@ def rollback(layout: Layout, version: int | None = None, reason: str = "") -> De
         reason: for the history.
 
     Raises:
-        InputError: if there is no such version, or it does not pass; nothing has moved then, and the history says so.
+        InputError: if there is no such version, or it fails the check; then nothing moves, and the history records it.
         Unreachable: if MLflow does not answer.
     """
     name = load(layout.params).registry.model_name
@@ -72,8 +72,8 @@ def rollback(layout: Layout, version: int | None = None, reason: str = "") -> De
         return decide(client, layout, name, replace(wanted, data_digest=target.tags.get("recursight.data_digest")))
 
 
-def standing(layout: Layout) -> Standing:
-    """Says what is live, and by which decision.
+def production_status(layout: Layout) -> ProductionStatus:
+    """Reports the version in production, and the decision behind it.
 
     Raises:
         Unreachable: if MLflow does not answer.
@@ -84,7 +84,7 @@ def standing(layout: Layout) -> Standing:
     move = last_move(history(client, name))
     live = int(champion.version) if champion else None
     explained = move is not None and move.version == live
-    return Standing(
+    return ProductionStatus(
         name=name,
         version=live,
         challenger=int(challenger.version) if challenger else None,
@@ -119,12 +119,12 @@ def _before(past: list[Decision], live: int | None) -> int:
 
 
 def _check(layout: Layout, loaded: LoadedVersion) -> dict[str, int]:
-    """Asks it about test images of the store, where they fit, else about noise."""
+    """Runs it on test images of the store, where they fit, else on noise."""
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *loaded.input_shape), dtype=np.uint8)
     if (layout.store / "store.json").is_file():
         store = open_store(layout.store)
         rows = store.indices("test")[:IMAGES]
-        if tuple(store.shape[1:]) == loaded.input_shape and len(rows) > 1:
-            images = np.array(store.images[rows, 0])
-    check(loaded, images)
+        if tuple(store.shape) == loaded.input_shape and len(rows) > 1:
+            images = store.first_frames(rows)
+    check_answers(loaded, images)
     return {"checked_images": len(images)}

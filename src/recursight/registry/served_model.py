@@ -1,70 +1,46 @@
-"""What answers for a registered model.
+"""The code of a registered model.
 
-MLflow copies this file into the model and runs it from there, so it imports nothing of recursight: whoever serves the
-model needs MLflow and torch only. The network is a torch.export programme; nothing in the model is pickled.
+MLflow copies this file into the model and runs it from there, so it imports nothing of recursight: serving a model
+takes MLflow and torch only. Two more files come with it: `program.py`, and the task's file that makes answers readable.
 """
 
+import importlib.util
 import json
-import zipfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-BATCH = 1024  # images at once, so that a large request needs no more memory than a middling one
 
-
-class ImageClassifier(PythonModel):
-    """Raw uint8 images (N, H, W, C) to one row each: class, probability, and the probabilities of all classes."""
+class ServedModel(PythonModel):
+    """Raw uint8 images (N, H, W, C) to a table of readable answers, one row each."""
 
     # MLflow would take annotations of `predict` for a schema of its own, which has no arrays, and asks for them.
     _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
-        self.classes = json.loads(Path(context.artifacts["about"]).read_text(encoding="utf-8"))["classes"]
-        self.network = load_programme(Path(context.artifacts["network"]))
+        files = {name: Path(path) for name, path in context.artifacts.items()}
+        self.vocabulary = json.loads(files["about"].read_text(encoding="utf-8"))["vocabulary"]
+        self.rendering = _module(files["rendering"])
+        self.program = _module(files["program"]).LoadedProgram(files["network"])
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        images = np.ascontiguousarray(model_input, dtype=np.uint8)
-        rows = [row for start in range(0, len(images), BATCH) for row in self._answers(images[start : start + BATCH])]
-        return pd.DataFrame(rows, columns=["class", "probability", "probabilities"])
-
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Without the table around them: float64 (N, K) in the order of `classes`, of uint8 images (N, H, W, C)."""
-        with torch.inference_mode():
-            answer: np.ndarray = self.network(torch.from_numpy(images)).double().numpy()
-        return answer
-
-    def _answers(self, images: np.ndarray) -> list[dict[str, Any]]:
-        return [
-            {
-                "class": self.classes[row.argmax()],
-                "probability": float(row.max()),
-                "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
-            }
-            for row in self.probabilities(images)
-        ]
+        answers = self.program(np.asarray(model_input))
+        return pd.DataFrame(self.rendering.present(answers, self.vocabulary))
 
 
-def load_programme(path: Path) -> Any:
-    """Loads a torch.export programme, unless it holds a pickle: torch would run the code in it.
-
-    Raises:
-        ValueError: if it holds one.
-    """
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            folder, _, name = entry.filename.partition("/data/")[2].partition("/")
-            sample = folder == "sample_inputs" and entry.file_size > 0
-            foreign = folder == "constants" and not name.startswith(("tensor_", "model_constants_config"))
-            flagged = name.endswith("_config.json") and b'"use_pickle": true' in archive.read(entry)
-            if sample or foreign or flagged:
-                raise ValueError(f"{path.name}: {entry.filename} is pickled; such a model is not loaded.")
-    return torch.export.load(path).module()
+def _module(path: Path) -> ModuleType:
+    """Loads a file without its name going into sys.modules: each version in a process keeps its own code."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
-set_model(ImageClassifier())
+set_model(ServedModel())

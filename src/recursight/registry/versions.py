@@ -24,7 +24,7 @@ def only_one(client: "MlflowClient", name: str, made: "ModelVersion") -> "ModelV
     """Takes a version back that turns out to be a bundle's second one, and returns the first.
 
     Another clone may have registered the same bundle at that moment, and a request whose answer was lost is sent
-    again. Numbers rise, so whoever made the higher one sees the lower.
+    again. Numbers rise, so the writer of the higher one sees the lower.
     """
     found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE}` = '{made.tags[BUNDLE]}'")
     first, *twins = sorted(found, key=lambda version: int(version.version))

@@ -1,14 +1,12 @@
-"""The champion answers: from the registry to predictions, and nothing else."""
+"""Predictions by the champion: over HTTP, for files, for whole folders; and the log of them."""
 
-from recursight.serving.champion import Prediction, decode_for, load_champion, predict_files, predictions
+from recursight.serving.champion import decode_for, load_champion, predict_files
 from recursight.serving.prediction_log import PredictionLog, read_log
 
 __all__ = [
-    "Prediction",
     "PredictionLog",
     "decode_for",
     "load_champion",
     "predict_files",
-    "predictions",
     "read_log",
 ]

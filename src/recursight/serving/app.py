@@ -5,24 +5,25 @@ import json
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from recursight.params import Serve
 from recursight.registry.loading import LoadedVersion
 from recursight.serving.batching import Batcher
-from recursight.serving.champion import predictions
 from recursight.serving.metrics import Metrics
-from recursight.serving.uploads import READERS, Refused, images_in
-from recursight.serving.watch import Watch
+from recursight.serving.uploads import READERS, RequestError, images_in
+from recursight.serving.watch import ChampionWatch
 
 BODY_SECONDS = 30
-LARGE_ANSWER = 2000  # probabilities, from which on the event loop does not write the JSON itself
-READ_TO_REFUSE = 4  # times the limit: a client that is sending hears the answer only if someone listens meanwhile
+LARGE_ANSWER = 2000  # values, from which on a thread writes the JSON, not the event loop
+READ_TO_REFUSE = 4  # times the limit: a client that is sending reads the answer only if its body is read meanwhile
 _log = logging.getLogger("recursight.serving")
 
 
@@ -30,15 +31,15 @@ class Service:
     """What answers, and within which limits.
 
     Args:
-        watch: who serves.
-        batcher: asks the model.
+        watch: holds the model in production.
+        batcher: runs the model.
         decoders: threads that decode.
         limits: of one request, and of all.
         metrics: of this server.
     """
 
     def __init__(
-        self, watch: Watch, batcher: Batcher, decoders: ThreadPoolExecutor, limits: Serve, metrics: Metrics
+        self, watch: ChampionWatch, batcher: Batcher, decoders: ThreadPoolExecutor, limits: Serve, metrics: Metrics
     ) -> None:
         self.watch, self.limits, self.metrics = watch, limits, metrics
         self._batcher, self._decoders = batcher, decoders
@@ -46,55 +47,81 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        return self._batcher.lives and self._at_work < self.limits.max_waiting
+        return self._batcher.alive and self._at_work < self.limits.max_waiting
 
     async def predict(self, request: Request) -> Response:
         """Answers for all images of a request, by one version from its beginning to its end."""
         if self._at_work >= self.limits.max_waiting:
-            raise Refused(503, "Too many requests at once (serve.max_waiting): try again in a second.")
+            raise RequestError(503, "Too many requests at once (serve.max_waiting): try again in a second.")
         self._at_work += 1
         try:
             model = self.watch.model
             body = await read_body(request, self.limits.max_bytes)
             loop, kind = asyncio.get_running_loop(), request.headers.get("content-type", "")
             images, names = await loop.run_in_executor(self._decoders, images_in, kind, body, model, self.limits)
-            scores = await asyncio.wrap_future(self._batcher.submit(model, images))
-            if scores.size < LARGE_ANSWER:
-                content = answer(model, names, scores)
+            answers = await asyncio.wrap_future(self._batcher.submit(model, images))
+            if answers.size < LARGE_ANSWER:
+                content = in_json(model, names, answers)
             else:
-                content = await loop.run_in_executor(self._decoders, answer, model, names, scores)
+                content = await loop.run_in_executor(self._decoders, in_json, model, names, answers)
             return Response(content, media_type="application/json", headers=_head(model))
         finally:
             self._at_work -= 1
 
 
+class Named(BaseModel):
+    """An answer; it names the model in production."""
+
+    model: str
+    version: int
+
+
+class Answers(Named):
+    predictions: list[dict[str, Any]]
+
+
+class State(Named):
+    status: Literal["alive", "ready", "busy"]
+
+
+class Refusal(Named):
+    error: str
+
+
 def create_app(service: Service) -> FastAPI:
     """POST /predict, GET /health, /ready, /metrics and /openapi.json."""
-    # Its pages of documentation would load scripts from elsewhere.
+    # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="recursight", docs_url=None, redoc_url=None)
+    # Bodies are read by hand, because the limits must hold before anything is parsed; here they are only described.
+    body = {"required": True, "content": {kind: reader.media_type for kind, reader in READERS.items()}}
 
-    @app.post("/predict", summary="Class names and probabilities of images", openapi_extra={"requestBody": _bodies()})
+    @app.post(
+        "/predict",
+        summary="Answers for images",
+        responses={200: {"model": Answers}, "4XX": {"model": Refusal}, "5XX": {"model": Refusal}},
+        openapi_extra={"requestBody": body},
+    )
     async def predict(request: Request) -> Response:
         return await service.predict(request)
 
-    @app.get("/health", summary="Whether the process lives")
-    async def health() -> dict[str, Any]:
-        return {"status": "alive", **_names(service.watch.model)}
+    @app.get("/health", summary="Whether the process is alive")
+    async def health() -> State:
+        return State(status="alive", **_names(service.watch.model))
 
-    @app.get("/ready", summary="Whether a request would be answered now")
-    async def ready() -> Response:
-        state, status = ("ready", 200) if service.ready else ("busy", 503)
-        return _json({"status": state, **_names(service.watch.model)}, status)
+    @app.get("/ready", summary="Whether a request would be answered now", responses={503: {"model": State}})
+    async def ready(response: Response) -> State:
+        response.status_code = 200 if service.ready else 503
+        return State(status="ready" if service.ready else "busy", **_names(service.watch.model))
 
-    @app.get("/metrics", summary="Figures for Prometheus")
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def refuse(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-        return _json({"error": sentence, **_names(service.watch.model)}, status, headers)
+        return JSONResponse({"error": sentence, **_names(service.watch.model)}, status, headers)
 
-    @app.exception_handler(Refused)
-    async def refused(request: Request, fault: Refused) -> Response:
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, fault: RequestError) -> Response:
         return refuse(fault.status, fault.sentence, {"Retry-After": "1"} if fault.status == 503 else None)
 
     @app.exception_handler(HTTPException)
@@ -121,12 +148,12 @@ async def read_body(request: Request, most: int) -> bytes:
     """The body, unless it is too long or does not come.
 
     Raises:
-        Refused: if so.
+        RequestError: if so.
     """
-    too_long = Refused(413, f"The body has more than {most:,} bytes (serve.max_bytes).")
+    too_long = RequestError(413, f"The body has more than {most:,} bytes (serve.max_bytes).")
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > most:
-        if "expect" not in request.headers:  # who asks first has sent nothing yet
+        if "expect" not in request.headers:  # such a client has sent nothing yet
             await _discard(request, READ_TO_REFUSE * most)
         raise too_long
     body = bytearray()
@@ -137,7 +164,7 @@ async def read_body(request: Request, most: int) -> bytes:
                 if len(body) > most:
                     raise too_long
     except TimeoutError:
-        raise Refused(408, f"The body did not arrive within {BODY_SECONDS} seconds.") from None
+        raise RequestError(408, f"The body did not arrive within {BODY_SECONDS} seconds.") from None
     return bytes(body)
 
 
@@ -152,12 +179,10 @@ async def _discard(request: Request, most: int) -> None:
         return
 
 
-def answer(model: LoadedVersion, names: list[str], scores: np.ndarray) -> bytes:
-    """JSON: model, version, and for each image its name, class, probability, and the probabilities of all classes."""
-    found = [
-        {"name": name, "class": one.label, "probability": one.probability, "probabilities": one.probabilities}
-        for name, one in zip(names, predictions(model.classes, scores), strict=True)
-    ]
+def in_json(model: LoadedVersion, names: list[str], answers: np.ndarray) -> bytes:
+    """Model, version, and for each image its name and what `Task.present` makes of its answer."""
+    presented = model.task.present(answers, model.vocabulary)
+    found = [{"name": name, **one} for name, one in zip(names, presented, strict=True)]
     return json.dumps({**_names(model), "predictions": found}, ensure_ascii=False).encode()
 
 
@@ -167,18 +192,3 @@ def _names(model: LoadedVersion) -> dict[str, Any]:
 
 def _head(model: LoadedVersion) -> dict[str, str]:
     return {"X-Model": model.name, "X-Model-Version": str(model.version)}
-
-
-def _json(content: dict[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.dumps(content, ensure_ascii=False), status, headers, media_type="application/json")
-
-
-def _bodies() -> dict[str, Any]:
-    """What may be sent, for OpenAPI."""
-    binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-    files = {"type": "array", "items": binary["schema"]}
-    images = {"type": "array", "items": {"type": "array", "description": "H × W, or H × W × C, integers 0 to 255"}}
-    content: dict[str, Any] = dict.fromkeys(READERS, binary)
-    content["multipart/form-data"] = {"schema": {"type": "object", "properties": {"file": files}}}
-    content["application/json"] = {"schema": {"type": "object", "properties": {"images": images}}}
-    return {"required": True, "content": content}

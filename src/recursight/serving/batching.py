@@ -1,7 +1,7 @@
 """Requests that wait at the same time are answered together.
 
-While the model is at work on a batch, further requests gather, and the next batch takes all of them: a lone request
-waits for nothing, and many at once cost little more than one. There is no window to tune.
+While the model works on a batch, further requests gather, and the next batch takes all of them: a single request waits
+for nothing, and many at once cost little more than one. There is no waiting time to tune.
 """
 
 import logging
@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -19,16 +20,16 @@ _log = logging.getLogger("recursight.serving")
 
 
 class Batcher:
-    """One thread that asks the model.
+    """One thread that runs the model.
 
     Args:
-        images: at most so many in a batch, unless one request alone has more.
+        images: maximum batch size; a single larger request is still one batch.
         threads: CPU threads of the model.
-        done: is told of each batch: model, images (N, H, W, C), probabilities (N, K).
+        done: is called after each batch: model, images (N, H, W, C), answers (N, ...), seconds that the model took.
     """
 
     def __init__(
-        self, images: int, threads: int, done: Callable[[LoadedVersion, np.ndarray, np.ndarray], None]
+        self, images: int, threads: int, done: Callable[[LoadedVersion, np.ndarray, np.ndarray, float], None]
     ) -> None:
         self._most, self._threads, self._done = images, threads, done
         self._waiting: deque[tuple[LoadedVersion, np.ndarray, Future[np.ndarray]]] = deque()
@@ -38,7 +39,7 @@ class Batcher:
         self._thread.start()
 
     def submit(self, model: LoadedVersion, images: np.ndarray) -> Future[np.ndarray]:
-        """The probabilities (N, K) to come, by this very version, of images (N, H, W, C) as it takes them."""
+        """Answers (N, ...) to come, by this version, for images (N, H, W, C) as it takes them."""
         answer: Future[np.ndarray] = Future()
         with self._change:
             self._waiting.append((model, images, answer))
@@ -46,11 +47,11 @@ class Batcher:
         return answer
 
     @property
-    def lives(self) -> bool:
+    def alive(self) -> bool:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Answers what waits, and ends."""
+        """Answers the requests that wait, then ends."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -62,27 +63,24 @@ class Batcher:
             model = batch[0][0]
             try:
                 images = np.concatenate([images for _, images, _ in batch])
-                scores = model.scores(images)
-                if not np.isfinite(scores).all():
-                    raise ValueError(f"version {model.version} answers with something that is no probability")
+                started = perf_counter()
+                answers = model.answers(images)
+                seconds = perf_counter() - started
             except Exception as error:  # whatever a model's code can raise
                 for *_, answer in batch:
                     answer.set_exception(error)
                 continue
             start = 0
             for _, each, answer in batch:
-                answer.set_result(scores[start : start + len(each)])
+                answer.set_result(answers[start : start + len(each)])
                 start += len(each)
-            self._tell(model, images, scores)
-
-    def _tell(self, model: LoadedVersion, images: np.ndarray, scores: np.ndarray) -> None:
-        try:
-            self._done(model, images, scores)
-        except Exception:
-            _log.exception("a batch was answered, but could not be recorded")
+            try:
+                self._done(model, images, answers, seconds)
+            except Exception:
+                _log.exception("a batch was answered, but could not be recorded")
 
     def _next(self) -> list[tuple[LoadedVersion, np.ndarray, Future[np.ndarray]]]:
-        """Requests for one version, in their order, whose callers still wait; empty when it is time to end."""
+        """Requests for one version, in their order, whose callers still wait; empty at the end."""
         batch: list[tuple[LoadedVersion, np.ndarray, Future[np.ndarray]]] = []
         count = 0
         with self._change:

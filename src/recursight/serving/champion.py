@@ -1,7 +1,6 @@
-"""The registered model with the alias `champion`, as something that answers for images."""
+"""The registered model with the alias `champion`, loaded, and its answers for image files."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,21 +17,6 @@ from recursight.tracking import connect
 BATCH = 256
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one image.
-
-    Attributes:
-        label: the likeliest class.
-        probability: of that class.
-        probabilities: of all classes.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-
-
 def load_champion(layout: Layout) -> LoadedVersion:
     """Loads the model that is in production.
 
@@ -45,22 +29,12 @@ def load_champion(layout: Layout) -> LoadedVersion:
     if version is None:
         raise InputError(
             f"The model {name!r} has no champion yet: `recursight register` makes the winner of a comparison one, if "
-            "it passes the bars; `recursight history` tells of those that did not."
+            "it reaches the minimums in params.yaml; `recursight history` lists those that did not."
         )
     try:
         return load_version(layout, name, int(version.version))
     except Unreadable as error:
-        raise InputError(f"The champion of {name!r} does not serve: {error}") from None
-
-
-def predictions(classes: Sequence[str], scores: np.ndarray) -> list[Prediction]:
-    """One for each row of probabilities (N, K)."""
-    best = scores.argmax(axis=1) if len(scores) else ()
-    rows = scores.tolist()
-    return [
-        Prediction(classes[index], row[index], dict(zip(classes, row, strict=True)))
-        for index, row in zip(best, rows, strict=True)
-    ]
+        raise InputError(f"The champion of {name!r} cannot be used: {error}") from None
 
 
 def decode_for(model: LoadedVersion, image: bytes | Path | np.ndarray) -> np.ndarray:
@@ -77,7 +51,7 @@ def decode_for(model: LoadedVersion, image: bytes | Path | np.ndarray) -> np.nda
 def predict_files(
     model: LoadedVersion, paths: Sequence[Path]
 ) -> Iterator[tuple[Sequence[Path], np.ndarray, np.ndarray]]:
-    """Answers for image files, batch by batch: paths, images (N, H, W, C), probabilities (N, K).
+    """Answers for image files, batch by batch: paths, images (N, H, W, C), answers (N, ...).
 
     Raises:
         InputError: naming every file of the batch that is missing or cannot be decoded.
@@ -85,7 +59,7 @@ def predict_files(
     for start in range(0, len(paths), BATCH):
         group = paths[start : start + BATCH]
         images = _decoded(model, group)
-        yield group, images, model.scores(images)
+        yield group, images, model.answers(images)
 
 
 def _decoded(model: LoadedVersion, paths: Sequence[Path]) -> np.ndarray:

@@ -1,13 +1,12 @@
 """Scores a folder of any size into one parquet file.
 
-Each thread decodes a batch and asks the model about it, so that one decodes while another computes: threads inside the
-model would only wait for processors that decode. Plain PNG files of the right size are decoded by native code. Rows go
-to disk as they come, into parts beside the target, each whole or absent. A killed run goes on after its last part, if
-the images before that are still the same. The parts become the target, in one rename, when all is done.
+Each thread decodes a batch and runs the model on it, so that one thread decodes while another computes; threads inside
+the model would wait for processors that decode. Rows are written as they come, into complete part files beside the
+target. A killed run resumes after its last part, provided that the images before it are unchanged. At the end the parts
+become the target, in one rename.
 """
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,7 +23,6 @@ from recursight.data.images import BadImage
 from recursight.data.readers.folder import IMAGE_SUFFIXES
 from recursight.errors import InputError
 from recursight.registry.loading import LoadedVersion
-from recursight.serving import png
 from recursight.serving.champion import decode_for
 from recursight.serving.listing import Listed, listed
 from recursight.serving.parts import Parts, parts_folder
@@ -33,18 +31,16 @@ BATCH = 256  # images, or as many as BATCH_BYTES hold
 BATCH_BYTES = 8_000_000
 NAMED = 20  # unreadable images in one sentence
 
-_one_decodes = threading.Lock()  # two hand Python's own lock to and fro with each small file, and are slower than one
-
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of a folder.
+    """The result of scoring a folder.
 
     Attributes:
         rows: in the file.
-        resumed: of them, from an earlier run that was stopped.
+        resumed: rows among them from an earlier run that was stopped.
         skipped: images that cannot be read.
-        images_per_second: of those that this run has scored, from the first file to the last row.
+        images_per_second: of those that this run scored, from the first file to the last row.
     """
 
     rows: int
@@ -61,14 +57,14 @@ class _Batch:
         listed: all of them.
         paths: of those that can be read.
         images: these, uint8 (N, H, W, C), as the model takes them.
-        scores: what the model says of them, (N, K).
+        answers: for these, (N, ...).
         faults: paths of the others, and why.
     """
 
     listed: list[Listed]
     paths: list[str]
     images: np.ndarray
-    scores: np.ndarray
+    answers: np.ndarray
     faults: list[tuple[str, str]]
 
 
@@ -79,22 +75,21 @@ def score_folder(
     *,
     skip: Callable[[str], None] | None = None,
     report: Callable[[int], None] = lambda done: None,
-    found: Callable[[np.ndarray, np.ndarray], None] = lambda images, scores: None,
+    found: Callable[[np.ndarray, np.ndarray], None] = lambda images, answers: None,
     threads: int | None = None,
 ) -> Scored:
     """Answers for every image in a folder and below, in the order of their paths.
 
-    Columns: path (below the folder), predicted, confidence, probabilities (in the order of the key `classes` in the
-    schema's metadata, a JSON list), model, version.
+    Columns: path (below the folder), and those of `columns.answer_columns`.
 
     Args:
         model: that answers.
         folder: of images, in the formats that `prepare` reads; hidden files and linked folders are left out.
         target: of the rows; it is replaced at the end.
-        skip: is told of each image that cannot be read; None refuses the first batch that has one.
-        report: is told how many images are done.
-        found: is told of each batch: images (N, H, W, C), probabilities (N, K).
-        threads: that decode and ask the model; by default one for each processor.
+        skip: is called with a sentence for each image that cannot be read; None refuses the first batch that has one.
+        report: is called with the number of images done.
+        found: is called after each batch: images (N, H, W, C), answers (N, ...).
+        threads: that decode and run the model; by default one for each processor.
 
     Raises:
         InputError: if there is no image, one cannot be read, or another run writes the same file.
@@ -110,9 +105,9 @@ def score_folder(
                 if skip is None:
                     raise InputError(_refusal(folder, batch.faults))
                 skip(f"{folder / path} {reason}")
-            parts.add(batch.listed, batch.paths, batch.scores)
+            parts.add(batch.listed, batch.paths, batch.answers)
             if batch.paths:
-                found(batch.images, batch.scores)
+                found(batch.images, batch.answers)
             report(parts.listed)
         if not parts.listed:
             raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES[:6])}, ...).")
@@ -121,11 +116,16 @@ def score_folder(
         return Scored(parts.rows, parts.resumed, parts.listed - parts.rows, rate)
 
 
+def batch_size(model: LoadedVersion) -> int:
+    """Images at once."""
+    return int(max(1, min(BATCH, BATCH_BYTES // prod(model.input_shape))))
+
+
 def _answered(model: LoadedVersion, folder: Path, paths: Iterator[str], threads: int) -> Iterator[_Batch]:
     """Batches in the order of the paths; a few are made ahead."""
     import torch
 
-    size = int(max(1, min(BATCH, BATCH_BYTES // prod(model.input_shape))))
+    size = batch_size(model)
     with ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,)) as pool:
         ahead: deque[Future[_Batch]] = deque()
         try:
@@ -141,28 +141,23 @@ def _answered(model: LoadedVersion, folder: Path, paths: Iterator[str], threads:
 
 
 def _answer(model: LoadedVersion, folder: Path, paths: list[str]) -> _Batch:
+    found = [listed(folder, path) for path in paths]  # before reading: a later change must be noticed on resuming
     images = np.empty((len(paths), *model.input_shape), np.uint8)
-    done, versions = png.decode_files(folder, paths, images)
-    found = [(path, size, changed) for path, (size, changed) in zip(paths, versions.tolist(), strict=True)]
-    faults: dict[int, str] = {}
-    if not done.all():
-        with _one_decodes:
-            for place in np.flatnonzero(~done).tolist():
-                found[place] = listed(folder, paths[place])
-                try:
-                    images[place] = decode_for(model, folder / paths[place])
-                except BadImage as fault:
-                    faults[place] = str(fault)
-    if faults:
-        images = np.delete(images, list(faults), axis=0)
-    readable = [path for place, path in enumerate(paths) if place not in faults]
-    named = [(paths[place], reason) for place, reason in faults.items()]
-    return _Batch(found, readable, images, model.scores(images), named)
+    readable: list[str] = []
+    faults: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            images[len(readable)] = decode_for(model, folder / path)
+            readable.append(path)
+        except BadImage as fault:
+            faults.append((path, str(fault)))
+    images = images[: len(readable)]
+    return _Batch(found, readable, images, model.answers(images), faults)
 
 
 def _refusal(folder: Path, faults: list[tuple[str, str]]) -> str:
     lines = [f"{folder / path} {reason}" for path, reason in faults[:NAMED]]
     more = f" (here are {len(faults) - NAMED} more)" * (len(faults) > NAMED)
     return "\n".join(
-        [*lines, f"--skip-bad goes on without unreadable images{more}; the same command with it goes on here."]
+        [*lines, f"--skip-bad leaves out unreadable images{more}; the same command with it continues from here."]
     )

@@ -30,7 +30,7 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
 
 
 def listed(folder: Path, path: str) -> Listed:
-    """What tells whether it is still the same file; zeros if it is gone."""
+    """Identifies the content of a file; zeros if it is missing."""
     try:
         status = (folder / path).stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""Rows of a folder's images on disk, part by part, until all are one file.
+"""Rows of a folder's images on disk: part files, joined to one file at the end.
 
-A part is written under another name and renamed, because a parquet file without its end cannot be read.
+A parquet file without its footer cannot be read, so each part is a complete file, written under a temporary name.
 """
 
 import hashlib
@@ -18,26 +18,25 @@ from filelock import FileLock, Timeout
 from recursight.errors import InputError
 from recursight.files import replacing
 from recursight.registry.loading import LoadedVersion
+from recursight.serving.columns import answer_columns
 from recursight.serving.listing import Listed, list_images, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-GROUP_ROWS = 4096
-PART_ROWS = 16_384
-REPEATED = ["predicted", "model", "version"]  # columns of few values
+PART_ROWS = 4096
+LINES = 4096  # of the listing, digested at once
 
 
 class Parts:
     """The rows so far, on disk.
 
-    Each part says in its metadata how much of the listing lies behind it: the number of images, and a digest of their
-    paths, sizes and times.
+    The metadata of each part describe the listing up to its end: the number of images, and a digest of their paths,
+    sizes and times.
 
     Args:
         folder: of the parts.
-        model: whose answers they are.
+        model: that gives the answers.
         images: the folder that is scored.
     """
 
@@ -47,13 +46,11 @@ class Parts:
         self._job = json.dumps([str(images.resolve()), model.name, model.version])
         self._digest = hashlib.sha256()
         self._files = sorted(folder.glob("part-*.parquet"))
-        self._paths: list[str] = []  # of the row group to come
-        self._scores: list[np.ndarray] = []
-        self._writer: pq.ParquetWriter | None = None
-        self._part_rows = 0
+        self._paths: list[str] = []  # of the part to come
+        self._answers: list[np.ndarray] = []
 
     def resume(self) -> Iterator[str]:
-        """Paths of the images that are left after what the parts hold; all, if that is of something else."""
+        """Paths of the images after those in the parts; of all images, if the parts belong to another listing."""
         import pyarrow.parquet as pq
 
         paths = list_images(self._images)
@@ -69,90 +66,59 @@ class Parts:
         self._files, self.listed, self._digest = [], 0, hashlib.sha256()
         return list_images(self._images)
 
-    def add(self, images: Sequence[Listed], paths: Sequence[str], scores: np.ndarray) -> None:
-        """Takes rows, which are written a row group at a time; a part that is long enough is finished.
+    def add(self, images: Sequence[Listed], paths: Sequence[str], answers: np.ndarray) -> None:
+        """Adds rows; enough of them are written as a part.
 
         Args:
-            images: that lie behind the rows, readable or not.
+            images: of the batch, readable or not.
             paths: of the rows.
-            scores: what the model says of them, (N, K).
+            answers: for them, (N, ...).
         """
         self._paths += paths
-        self._scores.append(scores)
+        self._answers.append(answers)
         self._pass(images)
         self.rows += len(paths)
-        self._part_rows += len(paths)
-        if len(self._paths) >= GROUP_ROWS:
-            self._write_group()
-        if self._part_rows >= PART_ROWS:
+        if len(self._paths) >= PART_ROWS:
             self.close()
 
     def close(self) -> None:
-        """Finishes the part that is being written."""
-        if not self._paths and self._writer is None:
-            return
-        self._write_group()
-        assert self._writer is not None
-        about = {"job": self._job, "listed": str(self.listed), "digest": self._digest.hexdigest()}
-        self._writer.add_key_value_metadata(about)
-        self._writer.close()
-        self._writer, self._part_rows = None, 0
-        file = self._folder / f"part-{len(self._files):06}.parquet"
-        self._temporary.replace(file)
-        self._files.append(file)
-
-    def _write_group(self) -> None:
+        """Writes the rows that are in no part yet."""
         import pyarrow.parquet as pq
 
         if not self._paths:
             return
-        table = _table(self._model, self._paths, np.concatenate(self._scores))
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._temporary, table.schema, use_dictionary=REPEATED)
-        self._writer.write_table(table)
-        self._paths, self._scores = [], []
+        about = {"job": self._job, "listed": str(self.listed), "digest": self._digest.hexdigest()}
+        table = _table(self._model, self._paths, np.concatenate(self._answers)).replace_schema_metadata(about)
+        file = self._folder / f"part-{len(self._files):06}.parquet"
+        with replacing(file) as temporary:
+            pq.write_table(table, temporary)
+        self._files.append(file)
+        self._paths, self._answers = [], []
 
     def merge(self, target: Path) -> None:
-        """Makes the target of the parts, a row group at a time."""
-        import pyarrow as pa
+        """Joins the parts, one at a time, to the target."""
         import pyarrow.parquet as pq
 
         self.close()
-        schema = _table(self._model, [], np.empty((0, len(self._model.classes)))).schema
-        with replacing(target) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=REPEATED) as writer:
+        nothing = _table(self._model, [], self._model.answers(np.empty((0, *self._model.input_shape), np.uint8)))
+        schema = nothing.schema.with_metadata({"vocabulary": json.dumps(self._model.vocabulary)})
+        with replacing(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for file in self._files:
-                for batch in pq.ParquetFile(file).iter_batches(PART_ROWS):
-                    writer.write_table(pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata))
+                writer.write_table(pq.read_table(file).replace_schema_metadata(schema.metadata))
         shutil.rmtree(self._folder)
-
-    @property
-    def _temporary(self) -> Path:
-        return self._folder / "growing.parquet"
 
     def _pass(self, images: Iterable[Listed]) -> None:
         rest = iter(images)
-        while batch := list(islice(rest, GROUP_ROWS)):
+        while batch := list(islice(rest, LINES)):
             self.listed += len(batch)
             lines = "".join(f"{path}\0{size}\0{changed}\n" for path, size, changed in batch)
             self._digest.update(lines.encode(errors="surrogateescape"))
 
 
-def _table(model: LoadedVersion, paths: Sequence[str], scores: np.ndarray) -> "pa.Table":
+def _table(model: LoadedVersion, paths: Sequence[str], answers: np.ndarray) -> "pa.Table":
     import pyarrow as pa
 
-    count, classes = scores.shape
-    values = np.ascontiguousarray(scores, np.float32)
-    best = values.argmax(axis=1) if count else np.empty(0, int)
-    offsets = np.arange(0, count * classes + 1, classes, dtype=np.int32)
-    columns = {
-        "path": pa.array(paths, pa.string()),
-        "predicted": pa.array(model.classes, pa.string()).take(pa.array(best)),
-        "confidence": pa.array(values[np.arange(count), best]),
-        "probabilities": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel())),
-        "model": pa.repeat(pa.scalar(model.name, pa.string()), count),
-        "version": pa.array(np.full(count, model.version, np.int32)),
-    }
-    return pa.table(columns).replace_schema_metadata({"classes": json.dumps(model.classes)})
+    return pa.table({"path": pa.array(paths, pa.string()), **answer_columns(model, answers)})
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""What the champion said, kept for those who look for drift: parquet parts under `.recursight/predictions`.
+"""Predictions of the champion, kept for the drift check: parquet parts under `.recursight/predictions`.
 
 A background thread writes. The part that is being filled is replaced every few seconds, by a rename, so every file is
-whole at any moment, and a killed process loses its last seconds only. Several processes may log into one folder: each
-writes parts of its own, and whoever writes drops the oldest.
+complete at any moment, and a killed process loses only its last seconds. Several processes may log into one folder:
+each writes separate parts, and each drops the oldest.
 """
 
 import io
 import itertools
+import json
 import logging
 import os
 import threading
@@ -22,6 +23,7 @@ import numpy as np
 
 from recursight.data.statistics import image_statistics
 from recursight.registry.loading import LoadedVersion
+from recursight.serving.columns import answer_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 Source = Literal["serve", "predict"]
 
-COLUMNS = ("time", "source", "model", "version", "predicted", "confidence", "probabilities")
+COLUMNS = ("time", "source", "model", "version")  # of any log, also of an empty one
 FLUSH_SECONDS = 2.0
 TABLE_ROWS = 256  # of small requests made into one table: tables have a cost of their own
 PART_ROWS = 8192
@@ -38,7 +40,7 @@ MOST_PARTS = 4096
 MOST_WAITING_BYTES = 64_000_000
 
 _log = logging.getLogger("recursight.serving")
-_numbers = itertools.count()  # tells the parts of one process apart
+_numbers = itertools.count()  # distinguishes the parts of one process
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,21 @@ class _Entry:
     source: Source
     model: LoadedVersion
     images: np.ndarray
-    probabilities: np.ndarray
+    answers: np.ndarray
 
     @property
     def bytes(self) -> int:
-        return int(self.images.nbytes + self.probabilities.nbytes + 500)
+        return int(self.images.nbytes + self.answers.nbytes + 500)
 
     def is_like(self, other: "_Entry") -> bool:
         return self.model is other.model and self.source == other.source
 
 
 class PredictionLog:
-    """Records predictions without holding up whoever makes them.
+    """Records predictions without delaying them.
 
-    Columns: time (UTC), source, model, version, predicted, confidence, probabilities (in the order of the key `classes`
-    in the schema's metadata), one column for each figure of `data.statistics`, and `image` (PNG) if asked for.
+    Columns: time (UTC), source, those of `columns.answer_columns`, one for each figure of `data.statistics`, and, if
+    wanted, `image` (PNG).
 
     Args:
         folder: of the parts.
@@ -95,27 +97,27 @@ class PredictionLog:
         source: Source,
         model: LoadedVersion,
         images: np.ndarray,
-        probabilities: np.ndarray,
+        answers: np.ndarray,
         *,
         share: float = 1.0,
         wait: bool = False,
     ) -> None:
-        """Takes note of answers; nothing is written before this returns.
+        """Queues answers for writing.
 
         Args:
-            source: who asked.
-            model: which version answered.
-            images: uint8 (N, H, W, C), as the model took them; not to be changed afterwards.
-            probabilities: (N, K), in the order of the model's classes.
-            share: of them that is wanted; each is drawn with this chance.
-            wait: for room, when writing cannot keep up; otherwise these rows are dropped, and counted.
+            source: the command.
+            model: the version that answered.
+            images: uint8 (N, H, W, C), as the model took them; must not be changed afterwards.
+            answers: (N, ...).
+            share: of the rows to log, drawn at random.
+            wait: until there is room, if writing cannot keep up; otherwise these rows are dropped and counted.
         """
         if share < 1:
             drawn = np.flatnonzero(self._random.random(len(images)) < share)
-            images, probabilities = images[drawn], probabilities[drawn]
+            images, answers = images[drawn], answers[drawn]
         if not len(images):
             return
-        entry = _Entry(datetime.now(UTC), source, model, images, probabilities)
+        entry = _Entry(datetime.now(UTC), source, model, images, answers)
         with self._change:
             while wait and self._bytes > MOST_WAITING_BYTES and not self._closed:
                 self._change.wait(timeout=1)
@@ -128,7 +130,7 @@ class PredictionLog:
                 self._change.notify_all()
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the remaining rows."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -149,7 +151,7 @@ class PredictionLog:
         self._flush()
 
     def _flush(self) -> None:
-        """Failing to write (a full disk) is told once, and costs rows of the log only."""
+        """A failure to write (a full disk) is logged once, and costs only rows of the log."""
         try:
             while entries := self._take():
                 if not self._part.takes(entries[0].model):
@@ -165,7 +167,7 @@ class PredictionLog:
             self._failed = True
 
     def _take(self) -> list[_Entry]:
-        """The first of what waits, and what can go into a table with it."""
+        """The first waiting entry, and those that fit into a table with it."""
         taken: list[_Entry] = []
         rows = size = 0
         with self._change:
@@ -224,24 +226,16 @@ def _table(entries: Sequence[_Entry], with_images: bool) -> "pa.Table":
 
     source, model = entries[0].source, entries[0].model
     images = np.concatenate([entry.images for entry in entries])
-    values = np.concatenate([entry.probabilities for entry in entries]).astype(np.float32)
-    count, classes = values.shape
-    best = values.argmax(axis=1)
-    offsets = np.arange(0, count * classes + 1, classes, dtype=np.int32)
     times = [entry.time for entry in entries for _ in entry.images]
     columns: dict[str, Any] = {
         "time": pa.array(times, pa.timestamp("us", "UTC")),
-        "source": pa.repeat(pa.scalar(source, pa.string()), count),
-        "model": pa.repeat(pa.scalar(model.name, pa.string()), count),
-        "version": pa.array(np.full(count, model.version, np.int32)),
-        "predicted": pa.array(model.classes, pa.string()).take(pa.array(best)),
-        "confidence": pa.array(values[np.arange(count), best]),
-        "probabilities": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel())),
+        "source": pa.repeat(pa.scalar(source, pa.string()), len(images)),
+        **answer_columns(model, np.concatenate([entry.answers for entry in entries])),
     }
     columns |= {name: pa.array(np.asarray(one, np.float32)) for name, one in image_statistics(images).items()}
     if with_images:
         columns["image"] = pa.array([_png(image) for image in images], pa.binary())
-    return pa.table(columns).replace_schema_metadata({"classes": "\n".join(model.classes)})
+    return pa.table(columns).replace_schema_metadata({"vocabulary": json.dumps(model.vocabulary)})
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -277,7 +271,7 @@ def _rows_in(path: Path) -> int:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what killed processes were writing."""
+    """Removes unfinished files of killed processes."""
     import psutil
 
     for path in folder.glob(".*.parquet"):
@@ -289,7 +283,7 @@ def _sweep(folder: Path) -> None:
 def read_log(folder: Path, since: datetime | None = None) -> "pd.DataFrame":
     """The recorded predictions, the oldest first, in the columns of `PredictionLog`; figures that a part lacks are NaN.
 
-    A damaged part is told of and left out.
+    A damaged part is logged and left out.
 
     Args:
         folder: of the parts; need not exist.

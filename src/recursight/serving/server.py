@@ -1,4 +1,4 @@
-"""`recursight serve`: everything put together, started, and drained at the end."""
+"""`recursight serve`: assembles the server, runs it, and drains it at the end."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ from recursight.serving.champion import load_champion
 from recursight.serving.doorway import Doorway, is_loopback, names_of
 from recursight.serving.metrics import Metrics
 from recursight.serving.prediction_log import PredictionLog
-from recursight.serving.watch import Watch
+from recursight.serving.watch import ChampionWatch
 
 DRAIN_SECONDS = 10
 CONNECTIONS = 1000
@@ -52,7 +52,7 @@ def serve(
     """
     if not is_loopback(host) and not allowed_hosts:
         raise InputError(
-            f"{host} can be reached from other machines: name what they call it by, such as "
+            f"{host} can be reached from other machines: give the host names that they use, such as "
             "`--allow-host images.example.org`, or `--allow-host '*'` if a proxy checks that."
         )
     limits = load(layout.params).serve
@@ -60,7 +60,7 @@ def serve(
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
         torch.set_num_threads(limits.threads)
-        watch = Watch(
+        watch = ChampionWatch(
             layout,
             load_champion(layout),
             poll_seconds=limits.poll_seconds,
@@ -71,14 +71,13 @@ def serve(
         log = stack.enter_context(PredictionLog(layout.predictions, rows=limits.log_rows, images=limits.log_images))
         metrics.unlogged.set_function(lambda: log.dropped)
 
-        def note(model: LoadedVersion, images: np.ndarray, scores: np.ndarray) -> None:
-            log.record("serve", model, images, scores)
+        def record(model: LoadedVersion, images: np.ndarray, answers: np.ndarray, seconds: float) -> None:
+            log.record("serve", model, images, answers)
             metrics.batch_images.observe(len(images))
-            counts = np.bincount(scores.argmax(axis=1), minlength=len(model.classes))
-            for index in np.flatnonzero(counts):
-                metrics.predictions.labels(model.classes[index]).inc(int(counts[index]))
+            metrics.model_seconds.observe(seconds)
+            metrics.count(model.task.rendering.summary(answers, model.vocabulary), len(images))
 
-        batcher = Batcher(limits.batch_images, limits.threads, note)
+        batcher = Batcher(limits.batch_images, limits.threads, record)
         stack.callback(batcher.close)
         decoders = stack.enter_context(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode"))
         app = Doorway(
@@ -94,7 +93,7 @@ def serve(
 
 @contextmanager
 def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    """Taken before the model is loaded, so that a port in use is told at once."""
+    """Bound before the model is loaded, so that a port in use is reported at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:
@@ -109,7 +108,7 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Calls back when it listens."""
 
     def __init__(self, configuration: uvicorn.Config, listens: Callable[[], None]) -> None:
         super().__init__(configuration)
@@ -132,7 +131,7 @@ def _run(app: Doorway, listener: socket.socket, listens: Callable[[], None]) -> 
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # uvicorn drains, then raises the signal once more for whoever was there before: an end on demand is no failure.
+    # uvicorn drains, then raises the signal again for the previous handler: a requested end is no failure.
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         _Server(configuration, listens).run(sockets=[listener])

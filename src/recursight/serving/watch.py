@@ -1,8 +1,8 @@
-"""Who is champion, asked of MLflow every few seconds.
+"""Checks every few seconds in MLflow which version is champion, and loads a new one.
 
-A new one is loaded, asked about one image and about many, and only then put in the place of the old, in one assignment:
-each request is answered by the version that it began with. One that does not pass is told of and tried again ever more
-rarely, since what is broken may be the network. While MLflow is down, the version that was loaded last serves.
+A new version is loaded, run on one image and on many, and only then replaces the old one, in one assignment: each
+request is answered by the version that it began with. A version that fails is logged and tried again at growing
+intervals, since the fault may be in the network connection. While MLflow is down, the loaded version stays.
 """
 
 import logging
@@ -15,7 +15,7 @@ import numpy as np
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.registry import CHAMPION, version_with
-from recursight.registry.loading import LoadedVersion, check, load_version
+from recursight.registry.loading import LoadedVersion, check_answers, load_version
 from recursight.serving.metrics import Metrics
 from recursight.tracking import connect
 from recursight.tracking.connection import HASTY, outages
@@ -27,15 +27,15 @@ LONGEST_WAIT_SECONDS = 300
 _log = logging.getLogger("recursight.serving")
 
 
-class Watch:
-    """Holds the version that serves, and replaces it.
+class ChampionWatch:
+    """Holds the version in production, and replaces it.
 
     Args:
         layout: of the project.
         first: the champion to begin with.
-        poll_seconds: between two looks.
+        poll_seconds: between two checks.
         batch: images of the largest batch to come: a new version answers for so many before it serves.
-        metrics: are told of what is found.
+        metrics: receives the outcome of each check.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Watch:
     ) -> None:
         self._layout, self._poll_seconds, self._batch, self._metrics = layout, poll_seconds, batch, metrics
         self._client: MlflowClient | None = None
-        self._told = ""
+        self._reported = ""
         self._broken, self._failures, self._again = 0, 0, 0.0
         self._end = threading.Event()
         self._take(warmed(first, batch))
@@ -51,11 +51,11 @@ class Watch:
 
     @property
     def model(self) -> LoadedVersion:
-        """The version that serves now."""
+        """The version in production."""
         return self._model
 
     def close(self) -> None:
-        """Ends the watch; a load that is under way is left to itself."""
+        """Ends the checks; a load that is under way is not waited for."""
         self._end.set()
 
     def _watch(self) -> None:
@@ -63,7 +63,7 @@ class Watch:
             try:
                 self._look()
             except Exception as error:  # the watch must go on, whatever MLflow's client raises
-                self._tell(f"cannot look for a new champion: {error}")
+                self._report(f"cannot check for a new champion: {error}")
 
     def _look(self) -> None:
         try:
@@ -72,13 +72,13 @@ class Watch:
         except outages() as error:
             self._client = None
             self._metrics.registry_answers.set(0)
-            self._tell(f"MLflow does not answer, version {self._model.version} serves on: {error}")
+            self._report(f"MLflow does not answer, version {self._model.version} stays: {error}")
             return
         self._metrics.registry_answers.set(1)
         if found is None:
-            self._tell(f"no version is champion any more; version {self._model.version} serves on.")
+            self._report(f"no version is champion any more; version {self._model.version} stays.")
             return
-        self._told = ""
+        self._reported = ""
         version = int(found.version)
         if version == self._model.version:
             self._broken = self._failures = 0
@@ -93,31 +93,31 @@ class Watch:
             wait = min(self._poll_seconds * 2**self._failures, LONGEST_WAIT_SECONDS)
             self._broken, self._again = version, time.monotonic() + wait
             self._metrics.loads.labels("failed").inc()
-            _log.error("the new champion does not serve, version %d serves on: %s", self._model.version, fault)
+            _log.error("the new champion cannot be used, version %d stays: %s", self._model.version, fault)
             return
         before = self._model.version
         self._take(model)
         self._broken = self._failures = 0
-        _log.warning("version %d takes over from version %d", version, before)
+        _log.warning("version %d replaces version %d", version, before)
 
     def _take(self, model: LoadedVersion) -> None:
         self._model = model
         self._metrics.loads.labels("served").inc()
         self._metrics.serve(model.name, model.version)
 
-    def _tell(self, sentence: str) -> None:
-        """Once, until something changes."""
-        if sentence != self._told:
+    def _report(self, sentence: str) -> None:
+        """Logs a sentence once, until something changes."""
+        if sentence != self._reported:
             _log.warning("%s", " ".join(sentence.split()))
-            self._told = sentence
+            self._reported = sentence
 
 
 def warmed(model: LoadedVersion, batch: int) -> LoadedVersion:
-    """Has a version answer for one image and for many, which also makes its first real answers quick.
+    """Runs a version on one image and on many, which also makes its first real answers fast.
 
     Raises:
-        Unreadable: if it fails, or does not answer alike for an image alone and among others.
+        Unreadable: if it fails, or answers differently for an image alone and in a batch.
     """
     images = np.random.default_rng(0).integers(0, 256, (max(batch, 2), *model.input_shape), dtype=np.uint8)
-    check(model, images)
+    check_answers(model, images)
     return model

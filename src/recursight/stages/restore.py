@@ -226,7 +226,7 @@ def _weights(
 
     card = recorded.card
     try:
-        network = load_version(layout, name, int(version.version)).model.unwrap_python_model().network
+        network = load_version(layout, name, int(version.version)).program.module
     except (Unreadable, AttributeError) as fault:
         raise Lost(f"weights: {fault}") from None
     tensors = {key.removeprefix("network."): value.contiguous() for key, value in network.state_dict().items()}

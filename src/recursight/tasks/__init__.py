@@ -45,6 +45,11 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     return TASKS[name](**options)
 
 
+def task_of(description: Mapping[str, Any]) -> Task:
+    """The task that a bundle's card or a registered version describes: its name, and its options."""
+    return make_task(description["name"], {key: value for key, value in description.items() if key != "name"})
+
+
 __all__ = [
     "TASKS",
     "Batch",
@@ -57,4 +62,5 @@ __all__ = [
     "mean_of",
     "options_of",
     "share_of",
+    "task_of",
 ]

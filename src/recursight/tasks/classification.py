@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from recursight.errors import InputError
-from recursight.tasks import class_answers
+from recursight.tasks import class_answers, class_card
 from recursight.tasks.metric import Metric, mean_of, share_of, wilson_interval
 from recursight.tasks.task import Batch, Contender, Section, Task, Tested
 
@@ -34,6 +34,8 @@ class Classification(Task):
         calibration_bins: equal-width confidence bins of the calibration error.
         mistakes: how many of the most confident mistakes are drawn.
     """
+
+    answer_column: ClassVar[str] = "probabilities"
 
     top_k: int = 3
     calibration_bins: int = 15
@@ -197,6 +199,19 @@ class Classification(Task):
     @property
     def rendering(self) -> ModuleType:
         return class_answers
+
+    @property
+    def summary_titles(self) -> Mapping[str, str]:
+        return {"predicted": "how often each class is predicted", "confidence": "probability of the predicted class"}
+
+    def line(self, presented: Mapping[str, Any]) -> str:
+        return f"{presented['class']}  {presented['probability']:.2%}"
+
+    def card(self, rows: "DataFrame") -> Mapping[str, str]:
+        return class_card.sections(per_class(rows), confusion(rows))
+
+    def limits(self, rows: "DataFrame") -> Sequence[str]:
+        return class_card.limits(per_class(rows), confusion(rows), self.metrics["calibration_error"].value(rows))
 
 
 def worst_mistakes(rows: "DataFrame", most: int) -> tuple[np.ndarray, int]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -86,6 +86,9 @@ class Task(ABC):
     A *target* is a row of the store's targets.parquet: example, start_frame, end_frame, value (a string). Only a task
     knows what a value means. An *answer* is the output of the exported program for one example, an array.
     """
+
+    answer_column: ClassVar[str] = "answer"
+    """Column of whole answers in the prediction log and in scored folders."""
 
     # Data.
 
@@ -190,6 +193,15 @@ class Task(ABC):
         return pd.DataFrame(self.rendering.summary(answers, vocabulary))
 
     @property
+    def summary_titles(self) -> Mapping[str, str]:
+        """Explains columns of `summary`, for the drift report."""
+        return {}
+
+    def line(self, presented: Mapping[str, Any]) -> str:
+        """One of `present`'s objects on one line, for a terminal."""
+        return "  ".join(f"{name} {value}" for name, value in presented.items())
+
+    @property
     def served(self) -> Path:
         """The file of `rendering`."""
         assert self.rendering.__file__
@@ -206,6 +218,14 @@ class Task(ABC):
         Args:
             contenders: best first.
         """
+        return []
+
+    def card(self, rows: "DataFrame") -> Mapping[str, str]:
+        """Its sections of the model card, Markdown by heading, from the scores of the test split."""
+        return {}
+
+    def limits(self, rows: "DataFrame") -> Sequence[str]:
+        """Sentences on what the model is bad at, for the model card."""
         return []
 
     # Identity.

@@ -91,6 +91,7 @@ def send_evaluation(client: "MlflowClient", run_id: str, result: Result) -> None
     values |= {key: metrics.get(key) for key in ("latency_ms", "throughput")}
     at = result.finished_at_ms
     log(client, run_id, metrics=[_metric(key, value, at) for key, value in values.items() if value is not None])
+    log(client, run_id, tags={key: metrics[key] for key in ("latency_on", "device") if key in metrics})
     client.log_artifacts(run_id, str(folder), "evaluation")
     client.set_tag(run_id, runs.EVALUATION, result.evaluation_digest)
 
