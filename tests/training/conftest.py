@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recursight.models.assembly import Classifier, assemble
+from recursight.models.assembly import Network, assemble
 from recursight.tasks.classification import Classification
 from recursight.training.batches import Batches
 from recursight.training.loop import Epoch, fit
@@ -34,7 +34,7 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
 class Trainable:
     """A model with all that `fit` wants."""
 
-    model: Classifier
+    model: Network
     optimizer: torch.optim.Optimizer
     train: Batches
     validation: Batches
