@@ -16,29 +16,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.account import commit, machine
 from benchmarks.cases import BATCH, CASES, SIDE, Case
 from benchmarks.contender import Contender
 from benchmarks.networks import ours
-from recursight.models.layers.grid_recurrence import GridRecurrence
-from recursight.models.layers.recurrence import Stack
+from recursight.models.kernels.operators import products
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def gflop_per_image(case: Case) -> float:
-    """Products alone, of the plain form; training counts the way back as twice the way there."""
+    """Products of the recurrent layers alone; training counts the backward pass as twice the forward pass."""
     model = ours(case)
-    stack = model.stacks[0]
-    assert isinstance(stack, Stack)
     (view,) = model.views(torch.zeros(1, SIDE, SIDE, 1))
-    if isinstance(stack.layers[0], GridRecurrence):  # as one row: an anti-diagonal holds rows that are not there
-        view = view.flatten(1, 2).unsqueeze(1)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        stack.observe(view, lambda name, parts, states: None)
-    return counter.get_total_flops() * (1 if case.inference else 3) / 1e9
+    return products(model.stacks[0], view) * (1 if case.inference else 3) / 1e9
 
 
 def measure(name: str, threads: int, rounds: int, keras: Path | None) -> list[dict[str, object]]:

@@ -17,9 +17,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.cases import BATCH, CASES, LEARNING_RATE, SECONDS, Case, draw
 from benchmarks.networks import DoubleLoop, PlainTorch, ours
+from recursight.tasks.classification import Classification
 from recursight.training.batches import Batches
 from recursight.training.loop import fit
 from recursight.training.optimizers import build_optimizer
+
+TASK = Classification()
 
 
 def gemm() -> float:
@@ -37,8 +40,8 @@ def ours_training(case: Case, model: nn.Module) -> Callable[[], float]:
     images, labels = draw(case.images)
     rows = np.arange(case.images)
     settings = {"batch_size": BATCH, "device": torch.device("cpu"), "memory_fraction": 0.5}
-    train = Batches(images[:, None], rows, labels, **settings)
-    validation = Batches(images[:, None], rows[:1], labels[:1], **settings)  # the others score nothing
+    train = Batches(images, rows, np.ones_like(rows), labels, **settings)
+    validation = Batches(images, rows[:1], np.ones_like(rows[:1]), labels[:1], **settings)  # the others score nothing
     epochs = fit(
         model,
         train,
@@ -47,7 +50,9 @@ def ours_training(case: Case, model: nn.Module) -> Callable[[], float]:
         learning_rate=lambda step: LEARNING_RATE,
         augment=lambda images, generator: images,
         clip_norm=0,
-        label_smoothing=0,
+        loss=TASK.loss,
+        validation_loss=TASK.loss,
+        curves=TASK.curves,
         seed=0,
         epochs=range(1, 1_000_000),
     )

@@ -25,6 +25,7 @@ from benchmarks.account import commit, machine
 from benchmarks.cases import CASES, LEARNING_RATE, draw
 from benchmarks.contender import Contender
 from benchmarks.networks import DoubleLoop, PlainTorch, ours
+from recursight.tasks.classification import Classification
 from recursight.training.augmentation import augment
 from recursight.training.batches import Batches
 from recursight.training.loop import fit
@@ -33,6 +34,7 @@ from recursight.training.optimizers import build_optimizer
 ROOT = Path(__file__).parents[1]
 IMAGES, VALIDATION, BATCH, WORKERS = 55_000, 5_000, 512, 4
 AIMS = {"lstm": 0.15, "mdlstm": 0.5}  # seconds an epoch on an H100
+TASK = Classification()
 
 
 def main() -> None:
@@ -77,7 +79,7 @@ def our_epochs(case: str, device: torch.device) -> Iterator[float]:
     settings = {"batch_size": BATCH, "device": device, "memory_fraction": 0.5}
     rows = np.arange(len(images))
     train, validation = (
-        Batches(images[:, None], part, labels[part], **settings) for part in (rows[:IMAGES], rows[IMAGES:])
+        Batches(images, part, np.ones_like(part), labels[part], **settings) for part in (rows[:IMAGES], rows[IMAGES:])
     )
     model = ours(CASES[case]).to(device)
     for epoch in fit(
@@ -92,7 +94,9 @@ def our_epochs(case: str, device: torch.device) -> Iterator[float]:
             batch, shift_pixels=0, rotate_degrees=0, flip=False, generator=generator
         ),
         clip_norm=1.0,
-        label_smoothing=0.0,
+        loss=TASK.loss,
+        validation_loss=TASK.loss,
+        curves=TASK.curves,
         seed=0,
         epochs=range(1, 1_000_000),
     ):

@@ -82,23 +82,27 @@ def trained(store: np.ndarray, rows: np.ndarray, labels: np.ndarray, hidden: int
 
     from recursight.models.assembly import assemble
     from recursight.params import Candidate
+    from recursight.tasks.classification import Classification
     from recursight.training.batches import Batches
     from recursight.training.loop import fit
     from recursight.training.optimizers import build_optimizer
 
     torch.manual_seed(seed)
+    task = Classification()
     gru = Candidate(layer="gru", hidden=[hidden]).architecture
-    model = assemble(**gru, input_shape=store.shape[2:], classes=10, mean=[0.5], std=[0.3])
+    model = assemble(**gru, input_shape=store.shape[1:], classes=10, mean=[0.5], std=[0.3])
     settings = {"device": torch.device("cpu"), "memory_fraction": 0.0 if streamed else 1.0}
     epochs = fit(
         model,
-        Batches(store, rows, labels[rows], batch_size=128, **settings),
-        Batches(store, rows[:128], labels[:128], batch_size=128, **settings),
+        Batches(store, rows, np.ones_like(rows), labels[rows], batch_size=128, **settings),
+        Batches(store, rows[:128], np.ones_like(rows[:128]), labels[:128], batch_size=128, **settings),
         optimizer=build_optimizer("adam", model.parameters(), learning_rate=1e-3, weight_decay=0, momentum=0),
         learning_rate=lambda step: 1e-3,
         augment=lambda batch, generator: batch,
         clip_norm=1.0,
-        label_smoothing=0.0,
+        loss=task.loss,
+        validation_loss=task.loss,
+        curves=task.curves,
         seed=seed,
         epochs=range(1, EPOCHS + 1),
     )
@@ -106,9 +110,9 @@ def trained(store: np.ndarray, rows: np.ndarray, labels: np.ndarray, hidden: int
 
 
 def drawn(folder: Path, images: int, steps: int) -> np.ndarray:
-    """Noise (N, 1, steps, 28, 1), as bytes in a mapped file."""
+    """Noise (N, steps, 28, 1), as bytes in a mapped file."""
     path = folder / "images.npy"
-    made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(images, 1, steps, 28, 1))
+    made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(images, steps, 28, 1))
     random = np.random.default_rng(0)
     for start in range(0, images, 1_000):
         block = made[start : start + 1_000]

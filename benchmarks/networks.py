@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import CLASSES, SIDE, Case
-from recursight.models.assembly import Classifier, assemble
+from recursight.models.assembly import Network, assemble
+from recursight.models.kernels.plain import GRID_CELLS
 
 
-def ours(case: Case) -> Classifier:
+def ours(case: Case) -> Network:
     """As `recursight train` builds it."""
     torch.manual_seed(0)
     return assemble(
@@ -64,6 +65,7 @@ class DoubleLoop(nn.Module):
         super().__init__()
         source = ours(case)
         self.layer, self.head = source.stacks[0].layers[0], source.head[1]
+        self.cell = GRID_CELLS[case.layer]
 
     def forward(self, images: Tensor) -> Tensor:
         layer = self.layer
@@ -86,5 +88,5 @@ class DoubleLoop(nn.Module):
             for j in range(width):
                 neighbours = torch.cat([left[0], above[j][0]], dim=-1)
                 products = nn.functional.linear(images[:, i, j], weight, bias) + neighbours @ recurrent.T
-                left = above[j] = self.layer.cell(products, left, above[j])
+                left = above[j] = self.cell(products, left, above[j])
         return left[0]

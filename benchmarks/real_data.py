@@ -99,14 +99,14 @@ def section(name: str, call: str, clone: Path, jobs: int, seconds: float | None)
     with comparison.open() as file:
         ranking = list(csv.DictReader(file))
     jobs = min(jobs, len(ranking))  # the seeds of a candidate are trained one after the other
-    splits = ", ".join(f"{split} {found['count']:,}" for split, found in summary["splits"].items())
+    splits = ", ".join(f"{split} {count:,}" for split, count in summary["splits"].items())
     params = yaml.safe_load((clone / "params.yaml").read_text())
     costs = {row["candidate"]: Cost.read(clone, row["candidate"]) for row in ranking}
     loops = sum(cost.seconds for cost in costs.values()) * len(params["seeds"])
     lines = [
         f"## {name}",
         "",
-        f"{summary['count']:,} images of {len(summary['classes'])} classes: {splits}. "
+        f"{summary['count']:,} images with {summary['values']} labels: {splits}. "
         f"{machine()}, torch {torch.__version__}; {done}; commit {commit(clone)}; {ranking_setting(params)}.",
         f"The training loops take {loops / 3600:.1f} hours of one thread in all, {jobs} at a time. "
         + (
@@ -160,7 +160,7 @@ def row_of(row: dict[str, str], cost: Cost) -> str:
     deviation = f" ± {value['test_deviation']:.2%}" if row["test_deviation"] else ""
     return (
         f"| {row['candidate']} | {value['validation_accuracy']:.2%} | {value['test_accuracy']:.2%}{deviation} "
-        f"({value['test_low']:.2%} to {value['test_high']:.2%}) | {value['macro_f1']:.2%} | "
+        f"({value['test_accuracy_low']:.2%} to {value['test_accuracy_high']:.2%}) | {value['test_macro_f1']:.2%} | "
         f"{value['parameters']:,.0f} | {cost.epochs} | {cost.seconds:,.0f} | {cost.images_per_second:,.0f} "
         f"| {row['verdict']} |"
     )

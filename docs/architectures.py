@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
-from recursight.models.assembly import Classifier, assemble
+from recursight.models.assembly import Network, assemble
+from recursight.models.kernels.operators import products
 from recursight.models.layers import LAYERS
-from recursight.models.layers.grid_recurrence import GridRecurrence
-from recursight.models.layers.recurrence import Layer, Stack, State
+from recursight.models.layers.recurrence import Layer, Recurrence
 from recursight.models.readouts import READOUTS
 from recursight.models.scans import SCANS
 from recursight.models.stems import STEMS
@@ -53,7 +53,7 @@ GUIDE: dict[str, tuple[str, str]] = {
 }
 
 
-def classifier(name: str) -> Classifier:
+def classifier(name: str) -> Network:
     """The network of the table: read by rows, or as a grid; renet and sequencer by patches."""
     torch.manual_seed(0)
     patched = name in ("renet", "sequencer")
@@ -79,25 +79,24 @@ def figures(name: str) -> dict[str, Any]:
     """What the layer reads, its parameters, its steps that wait for each other, and its products for an image."""
     model = classifier(name)
     stack = model.stacks[0]
-    assert isinstance(stack, Stack)
     lengths: dict[str, int] = {}
 
-    def watch(inner: str, parts: tuple[str, ...], states: list[State]) -> None:
-        if not inner.endswith("backward"):
-            lengths[inner] = len(states)
+    def record(module: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:
+        height, *width = inputs[0].shape[1:-1]
+        lengths[paths[module]] = height + sum(width) - len(width)  # of a grid: anti-diagonals
 
+    paths = {module: path for path, module in stack.named_modules() if isinstance(module, Recurrence)}
+    for module, path in paths.items():
+        if "backward_layer" not in path:
+            module.register_forward_hook(record)
     (view,) = model.views(torch.zeros(1, SIDE, SIDE, 1))
-    stack.observe(view, watch)
-    if isinstance(stack.layers[0], GridRecurrence):  # as one row: an anti-diagonal holds rows that are not there
-        view = view.flatten(1, 2).unsqueeze(1)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        stack.observe(view, lambda *_: None)
+    stack(view)
     side_by_side = name == "sequencer"
     return {
         "reads": {"rows": "rows", "grid": "pixels", "patch-grid": "4×4 patches"}[model.scan.name],
         "parameters": sum(weights.numel() for weights in stack.parameters()),
         "steps": max(lengths.values()) if side_by_side else sum(lengths.values()),
-        "products": counter.get_total_flops() / 1e6,
+        "products": products(stack, view) / 1e6,
     }
 
 
@@ -150,8 +149,8 @@ PARTS = {
 
 
 def parallel(layer: type[Layer]) -> bool:
-    """Whether the layer's file takes all steps in one scan."""
-    return hasattr(importlib.import_module(layer.__module__), "linear_scan")
+    """Whether the layer is linear in its state, so that all steps can be computed in one scan."""
+    return layer.__name__.lower() in ("mingru", "minlstm", "qrnn", "lru")
 
 
 def description(layer: type[Layer]) -> list[str]:

@@ -3,6 +3,7 @@
 import inspect
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from recursight.params import (
     Candidate,
     Compare,
     Evaluate,
+    Execution,
     Gate,
     Monitor,
     Params,
@@ -33,6 +35,7 @@ from recursight.params import (
     load,
 )
 from recursight.stages.train import check
+from recursight.tasks import TASKS
 from recursight.training.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +70,7 @@ def test_outputs_are_where_the_layout_says() -> None:
     assert outputs("evaluate") == {
         str(layout.evaluation(key)),
         str(layout.metrics(key)),
-        str(layout.confusion_plot(key)),
+        str(layout.answers_plot(key)),
     }
     assert outputs("compare") == {str(layout.comparison)}
 
@@ -88,11 +91,18 @@ def test_stages_depend_on_their_own_code() -> None:
         assert f"src/recursight/stages/{stage}.py" in body(stage)["deps"]
 
 
+def test_training_depends_on_the_code_of_every_task() -> None:
+    for task in TASKS.values():
+        assert Path(inspect.getfile(task)).relative_to(ROOT).as_posix() in body("train")["deps"]
+
+
 def test_stages_watch_the_params_that_they_read() -> None:
     for stage in DVC:
         source = (ROOT / "src" / "recursight" / "stages" / f"{stage}.py").read_text()
         watched = {name.partition(".")[0] for name in body(stage)["params"]}
         read = {name for name in Params.model_fields if re.search(rf"\bparams\.{name}\b", source)}
+        read -= {"execution"}  # decides nothing
+        read |= {"task"} if "built_task" in source else set()
         read |= {"prepare"} if "params.load(layout.params).prepare" in source else set()
         read |= {"train", "candidates"} if stage == "train" else set()
         assert read - {"candidates", "train"} <= watched, f"{stage} reads {read}, watches {watched}"
@@ -104,7 +114,7 @@ def test_every_key_of_the_sections_stands_in_params_yaml() -> None:
     sections = {
         "prepare": Prepare,
         "train": Train,
-        "evaluate": Evaluate,
+        "execution": Execution,
         "compare": Compare,
         "registry": Registry,
         "gate": Gate,
@@ -115,10 +125,25 @@ def test_every_key_of_the_sections_stands_in_params_yaml() -> None:
     for name, section in sections.items():
         assert set(written[name]) == set(section.model_fields), name
     assert set(written["train"]["augment"]) == set(Augment.model_fields)
+    options = {field.name for field in fields(TASKS[written["task"]])}
+    assert set(written["evaluate"]) == set(Evaluate.model_fields) | options
 
 
 def test_attributes_of_params_are_documented() -> None:
-    for section in (Prepare, Augment, Train, Candidate, Evaluate, Compare, Registry, Gate, Retrain, Serve, Monitor):
+    for section in (
+        Prepare,
+        Augment,
+        Train,
+        Candidate,
+        Evaluate,
+        Execution,
+        Compare,
+        Registry,
+        Gate,
+        Retrain,
+        Serve,
+        Monitor,
+    ):
         documented = set(re.findall(r"^\s{8}(\w+):", inspect.getdoc(section) or "", re.MULTILINE)) or set(
             re.findall(r"^\s{4}(\w+):", inspect.getdoc(section) or "", re.MULTILINE)
         )

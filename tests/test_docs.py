@@ -83,9 +83,9 @@ def test_the_layer_that_extending_shows_honours_the_contract() -> None:
     torch.manual_seed(0)
     layer = made["MGU"](3, 5)  # type: ignore[operator]
     steps = torch.randn(2, 7, 3)
-    states = layer(steps)
+    states, end = layer(steps)
     assert states.shape == (2, 7, 5)
-    state = layer.initial_state(steps)
-    for t in range(7):
-        state = layer.step(steps[:, t], state)
-        torch.testing.assert_close(states[:, t], state[0])
+    first, state = layer(steps[:, :3])
+    second, after = layer(steps[:, 3:], state)
+    torch.testing.assert_close(torch.cat([first, second], dim=1), states)
+    torch.testing.assert_close(after, end)

@@ -10,7 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from recursight.errors import InputError
+
+if TYPE_CHECKING:
+    from ruamel.yaml.nodes import Node
 
 STAGING = re.compile(
     r"\.(?P<name>.+)\.(?P<pid>\d+)\.[a-z0-9_]{8}"
@@ -91,6 +96,58 @@ def write_json(target: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+LARGEST_YAML_BYTES = 10_000_000
+MOST_YAML_VALUES = 100_000
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML 1.2 file with the parser that DVC uses, so that both read the same values.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        InputError: if it is not YAML in UTF-8, defines a key twice, or is too large with all aliases filled in.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if path.stat().st_size > LARGEST_YAML_BYTES:
+        raise InputError(f"{path.name} has more than {LARGEST_YAML_BYTES:,} bytes; it is not read.")
+    try:
+        text = path.read_bytes().decode("utf-8")
+        values = _values(YAML(typ="safe").compose(text))
+        content = YAML(typ="safe").load(text) if values <= MOST_YAML_VALUES else None
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name} is not text in UTF-8; save it in that encoding.") from None
+    except RecursionError:
+        raise InputError(f"{path.name} is nested too deeply.") from None
+    except (YAMLError, ValueError) as error:  # ValueError: such as a date that does not exist
+        raise InputError(f"{path.name} is not valid YAML: {_plain_reason(error)}.") from None
+    if values > MOST_YAML_VALUES:
+        raise InputError(f"{path.name} has more than {MOST_YAML_VALUES:,} values once its aliases are filled in.")
+    return content
+
+
+def _values(node: "Node | None", known: dict[int, int] | None = None) -> int:
+    """How many values a YAML node has with its aliases filled in; counted once for each node, however often used."""
+    if node is None:
+        return 0
+    known = {} if known is None else known
+    if id(node) not in known:
+        known[id(node)] = MOST_YAML_VALUES + 1  # stays only where the node contains itself
+        content = node.value if isinstance(node.value, list) else []
+        children = [child for entry in content for child in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_values(child, known) for child in children)
+    return known[id(node)]
+
+
+def _plain_reason(error: Exception) -> str:
+    """What a parser found and where, without its advice for programmers."""
+    problem = getattr(error, "problem", None) or str(error)
+    mark = getattr(error, "problem_mark", None)
+    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{' '.join(str(problem).split())}{place}"
 
 
 def digest(value: Any) -> str:

@@ -6,6 +6,7 @@ from recursight.data.prepare import prepare
 from recursight.data.readers import open_source
 from recursight.data.records import Fault, Record, natural_order
 from recursight.errors import InputError
+from recursight.tasks.classification import Classification
 
 from .pictures import pictures, png, splits_of, write_folder
 
@@ -113,7 +114,8 @@ def test_one_class(folder: Path) -> None:
     for path in (folder / "10").iterdir():
         path.unlink()
     (folder / "10").rmdir()
-    assert "one class only ('2'); a classifier needs two or more." in refused(folder)
+    with pytest.raises(InputError, match=r"one class only \('2'\); a classifier needs two or more."):
+        prepare(folder, folder.parent / "store", strata=Classification().strata)
 
 
 def test_class_without_images(folder: Path) -> None:

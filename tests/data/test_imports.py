@@ -151,7 +151,7 @@ def test_too_few_images_are_refused_before_anything_is_replaced(project: Layout,
     before = state(project)
     for path in sorted((flowers / "2").iterdir())[2:]:
         path.unlink()
-    with pytest.raises(InputError, match="each class needs 3 or more"):
+    with pytest.raises(InputError, match="each needs 3 or more"):
         import_data(project, flowers, **SHARES)
     assert state(project) == before
 

@@ -100,13 +100,13 @@ def test_a_spreadsheets_byte_order_mark_and_line_ends(folder: Path) -> None:
     assert faults(folder) == []
 
 
-def test_groups_reach_the_manifest_of_the_store(folder: Path) -> None:
+def test_groups_reach_the_examples_of_the_store(folder: Path) -> None:
     lines = (folder / "manifest.csv").read_text().splitlines()
     rows = [f"{line},{'writer ' + str(number // 4) if number < 20 else ''}" for number, line in enumerate(lines[1:])]
     (folder / "manifest.csv").write_text("\n".join([f"{lines[0]},group", *rows]))
     assert [record.group for record in open_source(folder).read() if isinstance(record, Record)][4] == "writer 1"
     prepare(folder, folder.parent / "store")
-    manifest = open_store(folder.parent / "store").manifest
-    assert list(manifest["group"][:5]) == ["writer 0"] * 4 + ["writer 1"]
-    assert list(manifest["group"][20:]) == [""] * 20
-    assert (manifest[manifest["group"] != ""].groupby("group")["split"].nunique() == 1).all()
+    examples = open_store(folder.parent / "store").examples
+    assert list(examples["group"][:5]) == ["writer 0"] * 4 + ["writer 1"]
+    assert list(examples["group"][20:]) == [""] * 20
+    assert (examples[examples["group"] != ""].groupby("group")["split"].nunique() == 1).all()

@@ -22,24 +22,22 @@ def folder(tmp_path: Path) -> Path:
 
 def test_embedded_digits(digits_store: Path) -> None:
     store = open_store(digits_store)
-    assert store.images.shape == (1797, 1, 8, 8, 1)
-    assert store.classes == tuple("0123456789")
-    counts = {name: split["count"] for name, split in store.summary["splits"].items()}
+    assert store.frames.shape == (1797, 8, 8, 1)
+    counts = store.summary["splits"]
     assert counts == {"train": 1222, "validation": 216, "test": 359}
     for name in counts:
-        assert set(store.labels(name)) == set(range(10))
+        assert set(store.targets_of(store.indices(name))["value"]) == set("0123456789")
 
 
 def test_mnist(mnist_store: Path) -> None:
     store = open_store(mnist_store)
-    counts = {name: split["count"] for name, split in store.summary["splits"].items()}
-    assert counts == {"train": 51_000, "validation": 9_000, "test": 10_000}
-    assert store.manifest["split"].tolist()[60_000:] == ["test"] * 10_000
+    assert store.summary["splits"] == {"train": 51_000, "validation": 9_000, "test": 10_000}
+    assert store.examples["split"].tolist()[60_000:] == ["test"] * 10_000
 
 
 def test_mean_and_deviation_are_those_of_the_training_images(digits_store: Path) -> None:
     store = open_store(digits_store)
-    pixels = store.images[store.indices("train")] / 255
+    pixels = store.frames[store.indices("train")] / 255
     assert store.mean == (pytest.approx(pixels.mean(), abs=1e-6),)
     assert store.std == (pytest.approx(pixels.std(), abs=1e-6),)
 
@@ -70,14 +68,14 @@ def test_sizes_must_be_one_or_set(folder: Path) -> None:
         prepare(folder, folder.parent / "store")
     assert "6×5 (39, such as 2/1.png), 9×9 (1, such as 2/0.png)" in str(error.value)
     assert "set prepare.size in params.yaml, such as size: [6, 5]." in str(error.value)
-    assert prepare(folder, folder.parent / "store", size=(6, 5))["shape"] == [1, 6, 5, 1]
+    assert prepare(folder, folder.parent / "store", size=(6, 5))["shape"] == [6, 5, 1]
 
 
 def test_channels_must_be_one_or_set(folder: Path) -> None:
     (folder / "2" / "0.png").write_bytes(png(np.zeros((6, 5, 3), np.uint8)))
     with pytest.raises(InputError, match=r"39 grey images .*1 RGB images .*set prepare.channels in params.yaml"):
         prepare(folder, folder.parent / "store")
-    assert prepare(folder, folder.parent / "store", channels="rgb")["shape"] == [1, 6, 5, 3]
+    assert prepare(folder, folder.parent / "store", channels="rgb")["shape"] == [6, 5, 3]
 
 
 def test_bad_images_and_sizes_are_told_in_one_run(folder: Path) -> None:
@@ -113,16 +111,32 @@ def test_a_copy_of_a_test_image_is_left_out_of_training(tmp_path: Path) -> None:
     write_folder(tmp_path / "source", rows)
     summary = prepare(tmp_path / "source", tmp_path / "store")
     assert summary["left_out"] == 1
-    manifest = open_store(tmp_path / "store").manifest
-    assert manifest["split"].value_counts()["left-out"] == 1
-    assert (manifest[manifest["split"] != "left-out"].groupby("sha256")["split"].nunique() == 1).all()
-    assert sum(split["count"] for split in summary["splits"].values()) == 40
+    examples = open_store(tmp_path / "store").examples
+    assert examples["split"].value_counts()["left-out"] == 1
+    assert (examples[examples["split"] != "left-out"].groupby("sha256")["split"].nunique() == 1).all()
+    assert sum(summary["splits"].values()) == 40
+
+
+def test_a_store_of_an_earlier_version_is_refused(folder: Path) -> None:
+    store = folder.parent / "store"
+    prepare(folder, store)
+    (store / "frames.npy").rename(store / "images.npy")
+    with pytest.raises(InputError, match=r"earlier version of recursight: run `dvc repro prepare`\."):
+        open_store(store)
+
+
+def test_a_store_of_other_frames_than_its_list_is_refused(folder: Path) -> None:
+    store = folder.parent / "store"
+    prepare(folder, store)
+    np.save(store / "frames.npy", np.load(store / "frames.npy")[1:])
+    with pytest.raises(InputError, match=r"39 frames, but examples.parquet lists 40"):
+        open_store(store)
 
 
 def test_too_few_images_to_split(folder: Path) -> None:
     for path in sorted((folder / "2").iterdir())[2:]:
         path.unlink()
-    with pytest.raises(InputError, match=r"'2' \(2\); each class needs 3 or more"):
+    with pytest.raises(InputError, match=r"'2' \(2\); each needs 3 or more"):
         prepare(folder, folder.parent / "store")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recursight.data.prepare import prepare
@@ -26,20 +27,22 @@ def test_same_pixels_give_the_same_store(tmp_path: Path, format: str, channels: 
     WRITERS[format](tmp_path / "source", rows)
     summary = prepare(tmp_path / "source", tmp_path / "store")
     store = open_store(tmp_path / "store")
-    expected = np.stack([pixels for _, _, pixels in rows]).reshape(len(rows), 1, 6, 5, channels)
-    np.testing.assert_array_equal(store.images, expected)
-    assert store.classes == CLASSES
-    assert [CLASSES[label] for label in store.manifest["label"]] == [label for _, label, _ in rows]
+    expected = np.stack([pixels for _, _, pixels in rows]).reshape(len(rows), 6, 5, channels)
+    np.testing.assert_array_equal(store.frames, expected)
+    assert tuple(store.targets["value"].cat.categories) == CLASSES
+    assert store.targets["value"].tolist() == [label for _, label, _ in rows]
+    assert (store.targets["end_frame"] == 1).all()
+    assert store.stills
     assert summary["source"] == {"format": format}
     if with_splits:
         official = [split for split, _, _ in rows]
-        kept = ["train" if split == "validation" else split for split in store.manifest["split"]]
+        kept = ["train" if split == "validation" else split for split in store.examples["split"]]
         assert kept == official
     WRITERS["idx"](tmp_path / "other", rows)
     prepare(tmp_path / "other", tmp_path / "other store")
     other = open_store(tmp_path / "other store")
-    for column in ("label", "split", "group", "sha256"):
-        assert list(store.manifest[column]) == list(other.manifest[column]), column
+    pd.testing.assert_frame_equal(store.examples.drop(columns="id"), other.examples.drop(columns="id"))
+    pd.testing.assert_frame_equal(store.targets, other.targets)
     assert (store.mean, store.std) == (other.mean, other.std)
 
 
@@ -59,7 +62,7 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path, format: str) -> None:
     WRITERS[format](tmp_path / "source", splits_of(pictures(), False))
     for name in ("first", "second"):
         prepare(tmp_path / "source", tmp_path / name)
-    for name in ("images.npy", "manifest.parquet", "store.json"):
+    for name in ("frames.npy", "examples.parquet", "targets.parquet", "statistics.parquet", "store.json"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 

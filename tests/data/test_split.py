@@ -28,7 +28,7 @@ def split(
         np.full(len(labels), UNSAID) if official is None else official,
         units_of(sha256, groups),
         sha256,
-        classes=tuple(f"class {number}" for number in range(labels.max() + 1)),
+        names=tuple(f"class {number}" for number in range(labels.max() + 1)),
         validation=validation,
         test=test,
         seed=seed,
@@ -46,7 +46,7 @@ def test_shares_are_met_in_each_class() -> None:
 def test_the_smallest_class_that_can_be_split() -> None:
     splits = split(np.repeat([0, 1], [3, 50]))
     assert sorted(splits[:3]) == [TRAIN, VALIDATION, TEST]
-    with pytest.raises(InputError, match=r"into train and validation and test: 'class 0' \(2\); each class needs 3"):
+    with pytest.raises(InputError, match=r"into train and validation and test: 'class 0' \(2\); each needs 3"):
         split(np.repeat([0, 1], [2, 50]))
 
 

@@ -95,8 +95,8 @@ def test_colour_is_the_distance_of_channels():
 def test_the_store_has_the_figures_of_its_images(digits_store):
     store = open_store(digits_store)
     written = pd.read_parquet(digits_store / "statistics.parquet")
-    assert len(written) == len(store.manifest)
-    for name, values in image_statistics(store.images[:, 0]).items():
+    assert len(written) == len(store.examples)
+    for name, values in image_statistics(store.frames).items():
         assert (written[name].to_numpy() == values).all(), name
 
 

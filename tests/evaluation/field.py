@@ -4,31 +4,34 @@ import numpy as np
 import pandas as pd
 
 from recursight.evaluation.compare import Comparison, Entrant, compare
-from recursight.evaluation.report import Evidence, Mistake
-from recursight.evaluation.scores import confusion, scores
+from recursight.evaluation.metrics import scores
+from recursight.evaluation.report import Evidence
+from recursight.tasks import Contender, Tested
+from recursight.tasks.classification import Classification
 
 Strengths = dict[str, list[tuple[float, float]]]  # per seed, accuracy on validation and on test
+TASK = Classification(top_k=1, calibration_bins=10)
 
 
 def split(classes: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, classes, count)
 
 
-def entrant(name: str, strengths: list[tuple[float, float]], actual: dict[str, np.ndarray], classes: int) -> Entrant:
+def entrant(
+    name: str, strengths: list[tuple[float, float]], actual: dict[str, np.ndarray], classes: list[str]
+) -> Entrant:
     """Right on exactly the given shares of the images, and equally sure of all answers."""
-    metrics, predicted = [], []
+    metrics, rows = [], []
     for seed, strength in enumerate(strengths):
         generator = np.random.default_rng([seed, *name.encode()])
-        answers = {}
+        scored = {}
         for part, share in zip(("validation", "test"), strength, strict=True):
-            wrong = generator.permutation(len(actual[part])) >= round(share * len(actual[part]))
-            answers[part] = np.where(wrong, (actual[part] + 1) % classes, actual[part])
-        sure = {part: np.full((len(labels), classes), 0.1 / (classes - 1)) for part, labels in answers.items()}
-        for part, labels in answers.items():
-            sure[part][np.arange(len(labels)), labels] = 0.9
-        figures = {
-            part: scores(actual[part], sure[part], top_k=1, bins=10, confidence=0.95) for part in ("validation", "test")
-        }
+            count = len(actual[part])
+            wrong = generator.permutation(count) >= round(share * count)
+            labels = np.where(wrong, (actual[part] + 1) % len(classes), actual[part])
+            sure = np.full((count, len(classes)), 0.1 / (len(classes) - 1))
+            sure[np.arange(count), labels] = 0.9
+            scored[part] = TASK.score(sure, actual[part], classes)
         costs = {
             "parameters": 1000 + len(name),
             "train_seconds": 2.5,
@@ -36,23 +39,24 @@ def entrant(name: str, strengths: list[tuple[float, float]], actual: dict[str, n
             "latency_ms": 0.1 * len(name),
             "throughput": 2e5,
         }
-        metrics.append(figures | costs)
-        predicted.append(answers)
-    stacked = {part: np.stack([one[part] for one in predicted]) for part in ("validation", "test")}
-    return Entrant(name, list(range(len(strengths))), metrics, stacked)
+        metrics.append({part: scores(part_rows, TASK, 0.95) for part, part_rows in scored.items()} | costs)
+        rows.append(scored)
+    by_split = {part: [one[part] for one in rows] for part in ("validation", "test")}
+    return Entrant(name, list(range(len(strengths))), metrics, by_split)
 
 
 def contest(
-    strengths: Strengths, *, metric: str = "accuracy", classes: int = 5, count: int = 400
-) -> tuple[Comparison, list[Entrant], dict[str, np.ndarray]]:
-    actual = {"validation": split(classes, count, 0), "test": split(classes, count, 1)}
-    entrants = [entrant(name, strength, actual, classes) for name, strength in strengths.items()]
-    outcome = compare(entrants, actual, classes=classes, metric=metric, samples=300, confidence=0.95, seed=0)
-    return outcome, entrants, actual
+    strengths: Strengths, *, metric: str = "accuracy", names: list[str] | None = None, count: int = 400
+) -> tuple[Comparison, list[Entrant]]:
+    names = names or [f"class {index}" for index in range(5)]
+    actual = {"validation": split(len(names), count, 0), "test": split(len(names), count, 1)}
+    entrants = [entrant(name, strength, actual, names) for name, strength in strengths.items()]
+    settings = {"metric": TASK.metrics[metric], "samples": 300, "confidence": 0.95, "seed": 0}
+    return compare(entrants, TASK.metrics, **settings), entrants
 
 
-def evidence(strengths: Strengths, *, classes: int = 5, names: list[str] | None = None) -> Evidence:
-    outcome, entrants, actual = contest(strengths, classes=classes)
+def evidence(strengths: Strengths, *, names: list[str] | None = None) -> Evidence:
+    outcome, entrants = contest(strengths, names=names)
     epochs = np.arange(1, 13)
     histories = {
         entrant.name: pd.concat(
@@ -79,13 +83,17 @@ def evidence(strengths: Strengths, *, classes: int = 5, names: list[str] | None 
         architectures={entrant.name: "rows → lstm 8 → last" for entrant in entrants},
         histories=histories,
         gradients={entrant.name: without if "plain" in entrant.name else gradients for entrant in entrants},
-        confusions={
-            entrant.name: sum(confusion(actual["test"], one, classes) for one in entrant.predicted["test"])
-            for entrant in entrants
-        },
-        classes=names or [f"class {index}" for index in range(classes)],
-        images={"train": 2000, "validation": 400, "test": 400},
-        mistakes=[Mistake(np.full((8, 8, 3), 90, dtype=np.uint8), "class 0", "class 1", 0.9)] * 4,
-        mistaken=9,
+        sections=TASK.sections([contender(entrant, index) for index, entrant in enumerate(entrants)]),
+        examples={"train": 2000, "validation": 400, "test": 400},
         data_digest="0123456789abcdef" * 4,
     )
+
+
+def contender(entrant: Entrant, colour: int) -> Contender:
+    def frames(chosen: np.ndarray) -> np.ndarray:
+        return np.full((len(chosen), 8, 8, 3), 90, dtype=np.uint8)
+
+    tested = [
+        Tested(rows, list(rows["actual"].cat.categories), frames, confidence=0.95) for rows in entrant.rows["test"]
+    ]
+    return Contender(entrant.name, colour, tested)

@@ -3,11 +3,9 @@
 import math
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from recursight.evaluation.charts import Axis, Line, Point, line_chart, percent, plot_axes, scatter, short
-from recursight.evaluation.matrix import confusion_chart
 
 
 def test_axes_map_their_ends_and_middles() -> None:
@@ -55,30 +53,12 @@ def test_lines_break_where_there_is_no_number_to_draw() -> None:
 def test_scatter_names_every_point_inside_the_drawing(name: str) -> None:
     points = [Point(name.format(n), n, 10.0**n, 0.9, 0.88, 0.92) for n in range(1, 6)]
     x, y = plot_axes((5, 2e5), (0.88, 0.92), x_logarithmic=True)
-    tree = ElementTree.fromstring(scatter(points, x=x, y=y, x_title="parameters", y_title="accuracy", label="label"))
+    tree = ElementTree.fromstring(
+        scatter(points, x=x, y=y, x_title="parameters", y_title="accuracy", label="l", y_format=percent)
+    )
     names = {text.text: text for text in tree.iter("text")}
     for point in points:
         text = names[point.name]
         width = 5.9 * len(point.name)
         left = float(text.get("x", "")) - (width if text.get("text-anchor") == "end" else 0)
         assert 0 <= left <= left + width <= 420
-
-
-def test_confusion_cells_are_drawn_once_each_and_in_their_hue() -> None:
-    counts = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 9]])
-    tree = ElementTree.fromstring(confusion_chart(counts, ["a", "b", "<c>"], label="matrix"))
-    cells = {path.get("class"): "" for path in tree.iter("path")}
-    for path in tree.iter("path"):
-        cells[path.get("class")] += path.get("d", "")
-    assert cells["right"].count("M") == 2
-    assert "M0 0h" in cells["right"]
-    assert "M2 2h" in cells["right"]
-    assert cells["wrong"].count("M") == 2
-    assert "M1 0h" in cells["wrong"]  # column 1, row 0: actual a, predicted b
-    numbers = sorted(text.text or "" for text in tree.iter("text") if "cell" in text.get("class", ""))
-    assert numbers == ["1", "2", "8", "9"]
-
-
-def test_a_hundred_classes_stay_small() -> None:
-    counts = np.random.default_rng(0).poisson(0.5, (100, 100)) + np.diag(np.full(100, 80))
-    assert len(confusion_chart(counts, [str(index) for index in range(100)], label="matrix")) < 100_000

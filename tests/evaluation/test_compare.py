@@ -15,7 +15,7 @@ FIELD = {
 
 
 def test_validation_ranks_and_test_reports() -> None:
-    outcome, _, _ = contest(FIELD)
+    outcome, _ = contest(FIELD)
     assert outcome.winner == "good"  # though two are better on test
     assert [row["candidate"] for row in outcome.ranking] == ["good", "near", "poor", "lucky"]
     assert [row["verdict"] for row in outcome.ranking] == ["winner", "tied", "worse", "better on test"]
@@ -29,25 +29,28 @@ def test_validation_ranks_and_test_reports() -> None:
 
 
 def test_log_loss_ranks_the_other_way_round() -> None:
-    outcome, entrants, _ = contest(FIELD, metric="log_loss")
+    outcome, entrants = contest(FIELD, metric="log_loss")
     losses = {entrant.name: entrant.metrics[0]["validation"]["log_loss"] for entrant in entrants}
     assert [row["candidate"] for row in outcome.ranking] == sorted(losses, key=lambda name: losses[name])
+    assert [row["verdict"] for row in outcome.ranking] == ["winner", "tied", "worse", "better on test"]
+    assert outcome.ranking[2]["difference"] > 0  # a larger loss
+    assert not outcome.exact
 
 
 def test_equals_go_to_the_smaller_one_and_then_by_name() -> None:
-    outcome, _, _ = contest({"longer": [(0.9, 0.9)], "bbb": [(0.9, 0.9)], "aaa": [(0.9, 0.9)]})
+    outcome, _ = contest({"longer": [(0.9, 0.9)], "bbb": [(0.9, 0.9)], "aaa": [(0.9, 0.9)]})
     assert [row["candidate"] for row in outcome.ranking] == ["aaa", "bbb", "longer"]  # parameters grow with the name
 
 
 def test_seeds_are_averaged_and_the_best_one_is_named() -> None:
-    outcome, entrants, _ = contest(
+    outcome, entrants = contest(
         {"steady": [(0.90, 0.9), (0.92, 0.9), (0.91, 0.9)], "mixed": [(0.99, 0.8), (0.7, 0.8), (0.8, 0.8)]}
     )
     assert (outcome.winner, outcome.winner_seed) == ("steady", 1)
     assert outcome.ranking[0]["validation_accuracy"] == pytest.approx(0.91)
     assert outcome.ranking[0]["seeds"] == 3
     assert outcome.ranking[0]["test_deviation"] == pytest.approx(0)
-    unsteady, _, _ = contest({"unsteady": [(0.9, 0.8), (0.9, 0.9)]})
+    unsteady, _ = contest({"unsteady": [(0.9, 0.8), (0.9, 0.9)]})
     assert unsteady.ranking[0]["test_deviation"] == pytest.approx(0.05 * 2**0.5)
     assert outcome.ranking[1]["parameters"] == entrants[1].metrics[0]["parameters"]
 
@@ -55,8 +58,9 @@ def test_seeds_are_averaged_and_the_best_one_is_named() -> None:
 def test_intervals_hold_the_score_and_shrink_with_more_images() -> None:
     def width(count: int) -> float:
         row = contest({"one": [(0.9, 0.9)]}, count=count)[0].ranking[0]
-        assert row["test_low"] < 0.9 < row["test_high"]
-        return float(row["test_high"] - row["test_low"])
+        low, high = row["test_accuracy_low"], row["test_accuracy_high"]
+        assert low < 0.9 < high
+        return float(high - low)
 
     assert width(1600) == pytest.approx(width(400) / 2, rel=0.15)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from recursight.errors import InputError
-from recursight.evaluation.predict import images_per_second, latency_milliseconds, probabilities
+from recursight.evaluation.predict import Program, answers, images_per_second, latency_milliseconds
+from recursight.tasks.classification import Classification
 
 CPU = torch.device("cpu")
 
@@ -29,16 +30,16 @@ class Pixels(nn.Module):
 
 @pytest.fixture
 def images(tmp_path: Path) -> np.ndarray:
-    """Memory-mapped and read-only, N T H W C as in the store."""
-    path = tmp_path / "images.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, size=(50, 1, 4, 4, 1), dtype=np.uint8))
-    return np.load(path, mmap_mode="r")[:, 0]
+    """Memory-mapped and read-only, as in the store."""
+    path = tmp_path / "frames.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, size=(50, 4, 4, 1), dtype=np.uint8))
+    return np.load(path, mmap_mode="r")
 
 
 def test_answers_follow_the_rows_in_any_order(images: np.ndarray) -> None:
     model = Pixels()
     rows = np.array([7, 3, 3, 49, 0, 20, 21])
-    answer = probabilities(model, images, rows, batch_size=3, device=CPU)
+    answer = answers(Program(model, Classification()), images, rows, batch_size=3, device=CPU)
     assert model.batches == [3, 3, 1]
     logits = images[rows].reshape(7, -1)[:, :3] / 50
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -52,7 +53,7 @@ def test_answers_that_are_no_numbers_are_refused(images: np.ndarray) -> None:
             return torch.full((len(images), 2), torch.nan)
 
     with pytest.raises(InputError, match="NaN"):
-        probabilities(Broken(), images, np.arange(4), batch_size=2, device=CPU)
+        answers(Program(Broken(), Classification()), images, np.arange(4), batch_size=2, device=CPU)
 
 
 def test_speed_is_that_of_one_image_and_of_a_batch(images: np.ndarray) -> None:

@@ -1,17 +1,18 @@
 """The final table, for a terminal and for a log."""
 
 import io
+from dataclasses import asdict
 
 import pytest
 
-from recursight.evaluation.table import cells, certainty, p_value, print_ranking, ranking_text
+from recursight.evaluation.table import cells, p_value, print_ranking, ranking_text
 from tests.evaluation.field import contest
 
-ROWS = contest({"gru": [(0.95, 0.93)], "elman": [(0.80, 0.78)]})[0].ranking
+COMPARISON = asdict(contest({"gru": [(0.95, 0.93)], "elman": [(0.80, 0.78)]})[0])
 
 
 def test_plain_text_is_aligned_and_complete() -> None:
-    lines = ranking_text(ROWS, 0.95).splitlines()
+    lines = ranking_text(COMPARISON).splitlines()
     assert [line.split()[0] for line in lines] == ["candidate", "gru", "elman"]
     assert "validation accuracy (95 % interval)" in lines[0]
     assert "93.00 (" in lines[1]
@@ -32,15 +33,14 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal, pipe = Terminal(), io.StringIO()
-    print_ranking(ROWS, 0.95, terminal)
-    print_ranking(ROWS, 0.95, pipe)
+    print_ranking(COMPARISON, terminal)
+    print_ranking(COMPARISON, pipe)
     assert "\x1b[" in terminal.getvalue()
     assert "\x1b[" not in pipe.getvalue()
-    for text in cells(ROWS[1]):
+    for text in cells(COMPARISON, COMPARISON["ranking"][1]):
         assert text.strip() in pipe.getvalue()
         assert text.strip() in terminal.getvalue()
 
 
 def test_numbers_in_words() -> None:
     assert [p_value(value) for value in (0.0001, 0.0123, 0.5)] == ["p < 0.001", "p = 0.012", "p = 0.50"]
-    assert [certainty(value) for value in (0.4, 0.993, 0.99999, 1.0)] == ["40 %", "99.3 %", ">99.9 %", ">99.9 %"]

@@ -30,7 +30,7 @@ def torch_weights(layer: Any) -> list[Tensor]:
 
 def elman(layer: Any, x: Tensor) -> Tensor:
     v, w, b, b2 = torch_weights(layer)
-    f = {"relu": relu, "tanh": tanh}[layer.activation.__name__]
+    f = {"relu": relu, "tanh": tanh}[layer.activation]
     return each_step(x, zero(layer, x), by=lambda x, h: (f(x @ v.T + h @ w.T + b + b2),))
 
 
@@ -59,7 +59,7 @@ def gru(layer: Any, x: Tensor) -> Tensor:
 
 def indrnn(layer: Any, x: Tensor) -> Tensor:
     v, b, u = layer.input.weight, layer.input.bias, layer.recurrent
-    f = {"relu": relu, "tanh": tanh}[layer.activation.__name__]
+    f = {"relu": relu, "tanh": tanh}[layer.activation]
     return each_step(x, zero(layer, x), by=lambda x, h: (f(x @ v.T + u * h + b),))
 
 
@@ -167,18 +167,18 @@ def mdlstm(layer: Any, x: Tensor) -> Tensor:
     return over_pixels(layer, x, cell, 2)
 
 
-def there_and_back(pair: Any, x: Tensor) -> Tensor:
+def both_directions(pair: Any, x: Tensor) -> Tensor:
     """Two sequence layers over x (B, T, D), the second from its end."""
-    read = READINGS[type(pair.onward).__name__.lower()]
-    return torch.cat([read(pair.onward, x), read(pair.backward, x.flip(1)).flip(1)], dim=2)
+    read = READINGS[type(pair.forward_layer).__name__.lower()]
+    return torch.cat([read(pair.forward_layer, x), read(pair.backward_layer, x.flip(1)).flip(1)], dim=2)
 
 
 def columns(pair: Any, x: Tensor) -> Tensor:
-    return torch.stack([there_and_back(pair, x[:, :, j]) for j in range(x.shape[2])], dim=2)
+    return torch.stack([both_directions(pair, x[:, :, j]) for j in range(x.shape[2])], dim=2)
 
 
 def rows(pair: Any, x: Tensor) -> Tensor:
-    return torch.stack([there_and_back(pair, x[:, i]) for i in range(x.shape[1])], dim=1)
+    return torch.stack([both_directions(pair, x[:, i]) for i in range(x.shape[1])], dim=1)
 
 
 def renet(layer: Any, x: Tensor) -> Tensor:

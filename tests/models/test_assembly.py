@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from recursight.errors import InputError
-from recursight.models.assembly import Classifier, assemble
+from recursight.models.assembly import Network, assemble
 from recursight.models.layers import LAYERS
 from recursight.models.readouts import READOUTS, Attention, MultiHead
 from recursight.models.scans import SCANS
@@ -33,7 +33,7 @@ PLAIN: dict[str, Any] = {
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 
 
-def build(**changes: Any) -> Classifier:
+def build(**changes: Any) -> Network:
     torch.manual_seed(0)
     return assemble(**(PLAIN | changes)).eval()
 
@@ -58,8 +58,8 @@ def test_every_candidate_of_the_project_reads_images(name: str, shape: tuple[int
     assert logits.shape == (3, 4)
     assert logits.isfinite().all()
     torch.testing.assert_close(model(batch[1:2]), logits[1:2], rtol=1e-4, atol=1e-5)
-    states = [stack(view) for stack, view in zip(model.stacks, model.views(batch), strict=True)]
-    torch.testing.assert_close(model.classify(states), logits)
+    states = [stack(view)[0] for stack, view in zip(model.stacks, model.views(batch), strict=True)]
+    torch.testing.assert_close(model.read_out(states), logits)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
@@ -82,7 +82,7 @@ def test_images_are_normalised_by_channel() -> None:
 def test_last_of_both_directions_has_read_the_whole_image() -> None:
     model = build(bidirectional=True)
     image = torch.rand(1, 8, 6, 1, requires_grad=True)
-    states = model.stacks[0](model.views(image)[0])
+    states, _ = model.stacks[0](model.views(image)[0])
     backward_half = model.readouts[0](states)[:, 5:]
     (gradient,) = torch.autograd.grad(backward_half.sum(), image)
     assert (gradient.abs().sum(dim=(0, 2, 3)) > 0).all()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recursight.models.kernels import build, native
+from recursight.models.kernels.operators import sequence
 from recursight.models.layers import LAYERS
 from recursight.models.layers.recurrence import Layer, last
 
@@ -50,7 +51,8 @@ def threads() -> Iterator[None]:
 def value_and_gradients(layer: Layer, inputs: Tensor, read: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
     inputs = inputs.clone().requires_grad_()
     layer.zero_grad()
-    states = (read or layer)(inputs)
+    found = (read or layer)(inputs)
+    states = found[0] if isinstance(found, tuple) else found
     (states * torch.linspace(-1, 1, states.numel()).reshape(states.shape)).sum().backward()
     return [states.detach(), inputs.grad, *(weights.grad for weights in layer.parameters())]
 
@@ -71,7 +73,7 @@ def test_the_last_states_are_those_among_all_bit_for_bit(layer: Layer, batch: in
     inputs = inputs_for(layer, batch)
 
     def among_all(inputs: Tensor) -> Tensor:
-        return last(layer(inputs).flatten(1, -2), layer.finals(inputs.shape[1:-1]))
+        return last(layer(inputs)[0].flatten(1, -2), layer.finals(inputs.shape[1:-1]))
 
     assert all(
         map(torch.equal, value_and_gradients(layer, inputs, layer.last), value_and_gradients(layer, inputs, among_all))
@@ -80,7 +82,7 @@ def test_the_last_states_are_those_among_all_bit_for_bit(layer: Layer, batch: in
 
 @pytest.mark.usefixtures("without_kernels")
 def test_the_form_in_torch_is_used_where_there_are_no_kernels() -> None:
-    assert not native.usable(torch.zeros(1, 2, 3))
+    assert not native.runs(torch.zeros(1, 2, 3))
 
 
 def test_repeats_bit_for_bit_with_any_number_of_threads(layer: Layer) -> None:
@@ -97,12 +99,12 @@ def test_repeats_bit_for_bit_with_any_number_of_threads(layer: Layer) -> None:
 def test_an_example_does_not_depend_on_its_batch(layer: Layer) -> None:
     inputs = inputs_for(layer, 130)
     with torch.no_grad():
-        states = layer(inputs)
+        states = layer(inputs)[0]
         if type(layer).__name__ in ("SRU", "Sequencer"):  # products of torch's own
-            torch.testing.assert_close(layer(inputs[40:41]), states[40:41])
+            torch.testing.assert_close(layer(inputs[40:41])[0], states[40:41])
         else:
-            assert torch.equal(layer(inputs[40:41]), states[40:41])
-            assert torch.equal(layer(inputs[3:100]), states[3:100])
+            assert torch.equal(layer(inputs[40:41])[0], states[40:41])
+            assert torch.equal(layer(inputs[3:100])[0], states[3:100])
 
 
 def test_what_is_no_number_is_not_hidden(layer: Layer) -> None:
@@ -110,7 +112,7 @@ def test_what_is_no_number_is_not_hidden(layer: Layer) -> None:
     inputs = inputs_for(layer, 2)
     inputs[1].flatten()[0] = float("nan")
     inputs.requires_grad_()
-    states = layer(inputs)
+    states, _ = layer(inputs)
     states.sum().backward()
     assert states[0].isfinite().all()
     assert inputs.grad[0].isfinite().all()
@@ -123,10 +125,10 @@ def test_what_is_no_number_is_not_hidden(layer: Layer) -> None:
 def test_no_gradient_costs_no_memory_for_one(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = inputs_for(layer, 3)
     with torch.no_grad(), monkeypatch.context() as patches:
-        patches.setattr(native, "_saved", None)
-        states = layer(inputs)
+        patches.setattr(native, "_saved_size", None)
+        states = layer(inputs)[0]
     assert states.grad_fn is None
-    torch.testing.assert_close(layer(inputs).detach(), states, rtol=0, atol=0)
+    torch.testing.assert_close(layer(inputs)[0].detach(), states, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -152,19 +154,18 @@ def test_gates_are_exact_over_the_whole_range(function: str) -> None:
     x = torch.cat([torch.linspace(-100, 100, 4001), torch.logspace(-8, 0, 100), -torch.logspace(-8, 0, 100)])
     exact = x.double()
     if function == "tanh":
-        values = native.sequence(
-            "elman_tanh", x[:, None, None], torch.ones(1, 1), torch.zeros(1), hidden=1, from_state=torch.zeros(1, 1)
-        )
+        weights, bias, from_state = torch.ones(1, 1), torch.zeros(1), torch.zeros(1, 1)
+        values, _ = sequence("elman_tanh", x[:, None, None], weights, bias, from_state=from_state, hidden=1)
         expected = torch.tanh(exact)
     elif function == "sigmoid":  # h = z with candidate 1
         weights, bias = torch.tensor([[1.0], [0.0]]), torch.tensor([0.0, 1.0])
-        values = native.sequence("mingru", x[:, None, None], weights, bias, hidden=1)
+        values, _ = sequence("mingru", x[:, None, None], weights, bias, hidden=1)
         expected = torch.sigmoid(exact)
     else:  # two steps: the first input gate's exp(-|x|) is what is left of c beside the second's 1
         steps = torch.stack([-x.abs(), torch.zeros_like(x)], dim=1)[..., None]
         weights = torch.tensor([[1.0], [0.0], [0.0], [0.0]])
         bias = torch.tensor([0.0, 100.0, 100.0, 100.0])
-        values = native.sequence("slstm", steps, weights, bias, hidden=1, from_state=torch.zeros(4, 1))[:, 1:]
+        values = sequence("slstm", steps, weights, bias, from_state=torch.zeros(4, 1), hidden=1)[0][:, 1:]
         expected = torch.ones_like(exact)
     torch.testing.assert_close(values.flatten().double(), expected, rtol=3e-6, atol=2e-7)
 
@@ -212,3 +213,53 @@ def test_a_broken_compiler_is_named_with_its_reason(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "broken could not compile them (out of luck)" in notice
     assert not list(tmp_path.glob("recursight/*.so"))
+
+
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@pytest.mark.parametrize("batch", [3, 70])
+@pytest.mark.parametrize("initial", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "sru", "mdlstm"])
+def test_torch_accepts_the_operators(cell: str, initial: bool, batch: int) -> None:
+    """Torch's own checks of schema, gradient and shapes; a fourth would compare the padding of what is saved."""
+    torch.manual_seed(0)
+    parts = {"lstm": 2, "mdlstm": 2}.get(cell, 1)
+    state = torch.randn(batch, *([3] if cell == "mdlstm" else []), parts * 5, requires_grad=True) if initial else None
+    layer = LAYERS[cell](4, 5)
+    if cell == "mdlstm":
+        inputs = torch.randn(batch, 2, 3, 4, requires_grad=True)
+        arguments = (cell, inputs, layer.input.weight, layer.input.bias, layer.recurrent, state, False, True)
+        torch.library.opcheck(torch.ops.recursight.grid.default, arguments, test_utils=CHECKS)
+        return
+    inputs = torch.randn(batch, 3, 4, requires_grad=True)
+    if cell == "sru":
+        weights = (
+            layer.input.weight,
+            layer.input.bias,
+            None,
+            None,
+            layer.recurrent.detach().flatten().requires_grad_(),
+        )
+    else:
+        rnn = layer.rnn
+        weights = (rnn.weight_ih_l0, rnn.bias_ih_l0, rnn.weight_hh_l0, rnn.bias_hh_l0, None)
+    torch.library.opcheck(
+        torch.ops.recursight.sequence.default, (cell, inputs, *weights, state, 5, True), test_utils=CHECKS
+    )
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", ["slstm", "mdlstm"])
+def test_a_compiled_layer_runs_the_kernels(name: str, dynamic: bool) -> None:
+    layer = LAYERS[name](3, 5)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    inputs = inputs_for(layer, 4)
+    found = value_and_gradients(layer, inputs, lambda inputs: compiled(inputs)[0])
+    for one, other in zip(found, value_and_gradients(layer, inputs), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_field_that_the_kernels_do_not_have_is_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'stpes'"):
+        native._structure("Sequence")(stpes=1)

@@ -1,8 +1,11 @@
 """Exported networks answer as the network does, at any batch size, and hold no pickle."""
 
 import pickletools
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,11 @@ import yaml
 
 from recursight.evaluation.predict import Program
 from recursight.models.assembly import assemble
-from recursight.params import load
+from recursight.models.kernels import plain
+from recursight.models.layers import LAYERS
+from recursight.params import Candidate, load
+from recursight.registry import program as program_file
+from recursight.registry import served_model
 from recursight.registry.export import export
 from recursight.registry.program import LoadedProgram
 from recursight.tasks import make_task
@@ -28,6 +35,12 @@ def program_of(name: str) -> Program:
     return Program(network, make_task("classification", {})).eval()
 
 
+def a_program(**candidate: Any) -> Program:
+    architecture = Candidate(hidden=[8], **candidate).architecture
+    network = assemble(**architecture, input_shape=SHAPE, classes=5, mean=[0.3], std=[0.4])
+    return Program(network, make_task("classification", {})).eval()
+
+
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_every_candidate_answers_the_same_at_any_batch_size(name: str, tmp_path: Path):
     program = program_of(name)
@@ -40,6 +53,54 @@ def test_every_candidate_answers_the_same_at_any_batch_size(name: str, tmp_path:
         torch.testing.assert_close(torch.from_numpy(exported(images.numpy())), expected, rtol=1e-4, atol=1e-6)
     assert exported(np.zeros((0, *SHAPE), np.uint8)).shape == (0, 5)
     assert exported.parameters == sum(parameter.numel() for parameter in program.parameters())
+
+
+def test_a_program_holds_the_operators_and_answers_exactly_as_the_network(tmp_path: Path):
+    program = program_of("gru")
+    export(program, SHAPE, tmp_path / "network.pt2")
+    exported = LoadedProgram(tmp_path / "network.pt2").module
+    assert "recursight.sequence.default" in {str(node.target) for node in exported.graph.nodes}
+    images = torch.randint(0, 256, (70, *SHAPE), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(exported(images), program(images))
+
+
+ANSWER = """
+import sys
+sys.modules["recursight"] = None  # as if it were not installed
+import importlib.util, torch
+from pathlib import Path
+specification = importlib.util.spec_from_file_location("served_model", sys.argv[1])
+served_model = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(served_model)
+served_model.define_operators(Path(sys.argv[2]))
+program = served_model._module(Path(sys.argv[3]))
+folder = Path(sys.argv[4])
+images = torch.load(folder / "images")
+for path in sorted(folder.glob("*.pt2")):
+    with torch.inference_mode():
+        torch.save(program.LoadedProgram(path).module(images), path.with_suffix(".answers"))
+    for batch in (1, 5):
+        assert len(program.LoadedProgram(path).module(images[:batch])) == batch
+assert not any(name.startswith("recursight.") for name in sys.modules)
+"""
+
+
+def test_without_recursight_a_program_answers_the_same(tmp_path: Path):
+    images = torch.randint(0, 256, (9, *SHAPE), dtype=torch.uint8)
+    torch.save(images, tmp_path / "images")
+    scripts = (served_model.__file__, plain.__file__, program_file.__file__)
+    programs = {}
+    for layer in LAYERS:
+        torch.manual_seed(0)
+        scan = "grid" if LAYERS[layer].grid else "rows"
+        programs[layer] = a_program(scan=scan, layer=layer)
+        export(programs[layer], SHAPE, tmp_path / f"{layer}.pt2")
+    subprocess.run([sys.executable, "-c", ANSWER, *map(str, (*scripts, tmp_path))], check=True)
+    for layer, program in programs.items():
+        with torch.inference_mode():
+            expected = program(images)
+        torch.testing.assert_close(torch.load(tmp_path / f"{layer}.answers"), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_no_entry_of_the_file_is_a_pickle(tmp_path: Path):

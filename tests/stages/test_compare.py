@@ -2,32 +2,22 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from recursight.cli import stages as commands
 from recursight.errors import InputError
 from recursight.evaluation.significance import mcnemar
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
 from recursight.stages import compare, evaluate
-from recursight.stages.compare import in_words, sum_of_confusions
-from recursight.stages.lifeline import mark_flow
+from recursight.stages.compare import in_words
 from tests.stages.trained import CANDIDATES, project
 
 LONGER = {"wide": {"layer": "gru", "hidden": 48, "bidirectional": True}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_a_flow() -> Iterator[None]:
-    """Stages then leave the tracking store, which is not what is tested here, to the flow."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in mark_flow().items():
-            patch.setenv(name, value)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +37,8 @@ def test_the_ranking_follows_validation_and_reports_test(layout: Layout) -> None
     assert summary["winner"] == expected[0]
     for row in summary["ranking"]:
         assert row["test_accuracy"] == pytest.approx(means[row["candidate"]]["test"]["accuracy"])
-        assert row["test_low"] < row["test_accuracy"] < row["test_high"]
-        assert row["macro_f1_low"] < row["macro_f1"] < row["macro_f1_high"]
+        for metric in ("test_accuracy", "test_macro_f1", "test_log_loss"):
+            assert row[f"{metric}_low"] < row[metric] < row[f"{metric}_high"]
     of_seeds = {
         seed: read_json(layout.evaluation_of(summary["winner"], seed) / "metrics.json")["validation"] for seed in (0, 1)
     }
@@ -66,8 +56,8 @@ def test_p_values_are_those_of_the_predictions(layout: Layout) -> None:
     assert first["verdict"] == "winner"
     assert first["p_value"] is None
     for row in others:
-        each = [mcnemar(right(first["candidate"], seed), right(row["candidate"], seed)) for seed in (0, 1)]
-        assert row["p_value"] == pytest.approx(min(1, 2 * np.median(each)))
+        both = [np.stack([right(name, seed) for seed in (0, 1)]) for name in (first["candidate"], row["candidate"])]
+        assert row["p_value"] == pytest.approx(mcnemar(*both))
         assert row["p_holm"] >= row["p_value"]
         assert row["verdict"] in ("tied", "worse", "better on test")
 
@@ -80,12 +70,16 @@ def test_the_report_loads_nothing_and_repeats(layout: Layout) -> None:
     assert (layout.comparison / "report.html").read_text(encoding="utf-8") == page
 
 
-def test_the_final_table_is_printed(
+def test_the_command_prints_the_final_table_and_removes_leftovers(
     layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(layout.root)
     monkeypatch.delenv("RECURSIGHT_FLOW", raising=False)  # a flow shows it itself
-    compare.run(layout)
-    lines = capsys.readouterr().out.splitlines()
+    (layout.evaluation("gone") / "seed-0").mkdir(parents=True)
+    commands.compare()
+    assert not layout.evaluation("gone").exists()
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "removed artifacts/evaluations/gone: no such candidate in params.yaml any more"
     assert len(lines) == 4
     assert lines[0].startswith("candidate")
     assert lines[1].endswith("winner")
@@ -116,9 +110,9 @@ def test_a_single_candidate_with_a_single_seed(digits_store: Path, tmp_path: Pat
     assert "McNemar" not in (layout.comparison / "report.html").read_text(encoding="utf-8")
 
 
-def test_confusions_of_all_seeds_add_up() -> None:
-    counts = sum_of_confusions(np.array([0, 1, 1]), np.array([[0, 1, 0], [0, 1, 1]]), 3)
-    assert counts.tolist() == [[2, 0, 0], [1, 3, 0], [0, 0, 0]]
+def test_the_report_counts_the_confusions_of_all_seeds(layout: Layout) -> None:
+    report = (layout.comparison / "report.html").read_text(encoding="utf-8")
+    assert "of 718 test images are misclassified" in report  # 359 of each of two seeds
 
 
 def test_architectures_in_words(layout: Layout) -> None:

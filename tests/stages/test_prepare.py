@@ -18,9 +18,9 @@ def layout(tmp_path: Path, digits: Path) -> Layout:
 
 def test_makes_the_store_and_says_what_it_holds(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     prepare.run(layout)
-    assert open_store(layout.store).images.shape == (1797, 1, 8, 8, 1)
+    assert open_store(layout.store).frames.shape == (1797, 8, 8, 1)
     said = capsys.readouterr().out
-    assert "1,797 images of 10 classes, 8×8, grey, from idx: train 1,222, validation 216, test 359" in said
+    assert "1,797 images with 10 different labels, 8×8, grey, from idx: train 1,222, validation 216, test 359" in said
     assert "prepare: 1797/1797" in said
     assert "\x1b" not in said  # no colours where there is no terminal
 
@@ -30,8 +30,8 @@ def test_every_setting_has_its_effect(layout: Layout) -> None:
     layout.params.write_text(section + layout.params.read_text())
     prepare.run(layout)
     store = open_store(layout.store)
-    assert store.shape == (1, 10, 6, 3)
-    counts = {name: split["count"] for name, split in store.summary["splits"].items()}
+    assert store.shape == (10, 6, 3)
+    counts = store.summary["splits"]
     assert counts["test"] == pytest.approx(180, abs=5)
     assert counts["validation"] == pytest.approx(0.3 * 1617, abs=5)
 
@@ -44,10 +44,10 @@ def test_missing_data(layout: Layout) -> None:
 
 def test_contradictions_and_copies_are_printed() -> None:
     summary = {
-        "shape": [1, 8, 8, 3],
+        "shape": [8, 8, 3],
         "count": 3,
-        "classes": ["a", "b"],
-        "splits": {"train": {"count": 2}, "test": {"count": 1}},
+        "values": 2,
+        "splits": {"train": 2, "test": 1},
         "source": {"format": "folder"},
         "left_out": 1,
         "conflict_count": 1,

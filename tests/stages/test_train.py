@@ -137,7 +137,7 @@ def test_killed_at_many_moments_it_ends_with_the_same_weights(project: Layout, t
         newer_than = checkpoint.stat().st_mtime
         assert not killed.candidate("gru").exists()
     output = train(killed)
-    assert "goes on after epoch" in output
+    assert "continues after epoch" in output
     assert weights(killed) == weights(project)
     assert len(pd.read_csv(killed.bundle("gru", 0) / "history.csv")) == 24
     leftovers = [path.name for path in killed.candidate("gru").parent.iterdir()]
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_other_parameters_is_not_taken(project: Layout) -> None:
     process.kill()
     process.communicate()
     write_params(project, learning_rate=0.01, epochs=3)
-    assert "goes on" not in train(project)
+    assert "continues" not in train(project)
     after_a_kill = weights(project)
     shutil.rmtree(project.artifacts / "candidates")
     train(project)
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_the_kernels_is_not_taken_where_torch_computes(
     process.kill()
     process.communicate()
     monkeypatch.setenv("RECURSIGHT_KERNELS", "0")
-    assert "goes on" not in train(project)
+    assert "continues" not in train(project)
     assert json.loads((project.bundle("gru", 0) / "training.json").read_text())["kernels"] is False
 
 
@@ -178,7 +178,7 @@ def test_a_finished_seed_is_not_trained_again(project: Layout) -> None:
     process.communicate()
     finished = project.checkpoint("gru", 3).stat().st_mtime
     output = train(project)
-    assert "goes on after epoch 4" in output  # of seed 3: all of them
+    assert "continues after epoch 4" in output  # of seed 3: all of them
     assert weights(project, 3) != weights(project, 5)
     assert finished < (project.bundle("gru", 3) / "card.json").stat().st_mtime
     histories = pd.read_csv(project.history_plot("gru"))
@@ -230,7 +230,6 @@ def test_early_stopping_waits_as_long_as_it_was_told(project: Layout) -> None:
         ({"layer": "grru"}, "params.yaml: candidates.gru.layer: 'grru' is unknown; did you mean 'gru'?"),
         ({"hiden": 3}, "params.yaml: candidates.gru.hiden: unknown key; did you mean 'hidden'?"),
         ({"train": {"optimizer": "admw"}}, "'admw' is unknown; did you mean 'adamw'?"),
-        ({"train": {"device": "cuda:7"}}, "this machine has no 'cuda:7'"),
     ],
 )
 def test_wrong_parameters_end_with_a_sentence(project: Layout, change: dict[str, Any], sentence: str) -> None:
@@ -242,6 +241,15 @@ def test_wrong_parameters_end_with_a_sentence(project: Layout, change: dict[str,
     assert process.returncode == 2
     assert sentence in output
     assert "Traceback" not in output
+
+
+def test_a_device_that_is_not_here_ends_with_a_sentence(project: Layout) -> None:
+    content = yaml.safe_load(project.params.read_text())
+    project.params.write_text(yaml.safe_dump(content | {"execution": {"device": "cuda:7"}}))
+    process = start(project)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "execution.device: this machine has no 'cuda:7'" in output
 
 
 def test_an_unknown_candidate_is_named_with_the_nearest(project: Layout) -> None:
@@ -286,5 +294,5 @@ def test_an_orphan_ends_and_its_successor_goes_on(project: Layout, tmp_path: Pat
     assert not alive
     again = subprocess.run([*dvc, "repro", "train"], cwd=orphaned.root, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "goes on after epoch" in again.stdout
+    assert "continues after epoch" in again.stdout
     assert weights(orphaned) == weights(undisturbed)

@@ -13,7 +13,9 @@ from recursight.layout import Layout
 from recursight.models.assembly import assemble
 from recursight.models.bundle import save_bundle
 from recursight.params import load
+from recursight.tasks.classification import Classification
 
+TASK = Classification()
 CANDIDATES = {
     "gru": {"layer": "gru", "hidden": 24},
     "conv": {"stem": "conv", "channels": [6], "scan": "whole", "layer": "none"},
@@ -30,7 +32,7 @@ def project(root: Path, store: Path, seeds: list[int], candidates: dict[str, dic
         yaml.safe_dump(
             {
                 "seeds": seeds,
-                "train": {"device": "cpu"},
+                "execution": {"device": "cpu"},
                 "evaluate": {"mistakes": 5},
                 "compare": {"bootstrap_samples": 200},
                 "candidates": candidates,
@@ -48,17 +50,19 @@ def project(root: Path, store: Path, seeds: list[int], candidates: dict[str, dic
 def train(layout: Layout, name: str, seed: int, store: Store, steps: int = 40) -> pd.DataFrame:
     """A bundle after a few steps on one large batch; its history is returned with a column `seed`."""
     architecture = load(layout.params).candidate(name).architecture
+    classes = TASK.vocabulary(store.targets)
     torch.set_num_threads(1)  # two would wait for each other where other work is going on
     torch.manual_seed(seed)
     model = assemble(
         **architecture,
-        input_shape=store.shape[1:],
-        classes=len(store.classes),
+        input_shape=store.shape,
+        classes=len(classes),
         mean=store.mean,
         std=store.std,
     )
-    images = torch.from_numpy(store.images[store.indices("train")[:256], 0])
-    labels = torch.from_numpy(store.labels("train")[:256])
+    rows = store.indices("train")[:256]
+    images = torch.from_numpy(store.first_frames(rows))
+    labels = torch.from_numpy(TASK.encode(store.examples.iloc[rows], store.targets_of(rows), classes))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     rows = []
     for step in range(steps):
@@ -75,8 +79,10 @@ def train(layout: Layout, name: str, seed: int, store: Store, steps: int = 40) -
         candidate=name,
         seed=seed,
         architecture=architecture,
-        classes=list(store.classes),
-        input_shape=list(store.shape[1:]),
+        task={"name": "classification"},
+        vocabulary=classes,
+        outputs=len(classes),
+        input_shape=list(store.shape),
         mean=list(store.mean),
         std=list(store.std),
         training={},

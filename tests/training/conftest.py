@@ -8,23 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from recursight.models.assembly import Classifier, assemble
+from recursight.models.assembly import Network, assemble
+from recursight.tasks.classification import Classification
 from recursight.training.batches import Batches
 from recursight.training.loop import Epoch, fit
 from recursight.training.optimizers import build_optimizer
 
 IMAGES, CLASSES = 256, 4
+TASK = Classification()
 
 
 @pytest.fixture(scope="session")
 def blobs() -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 1, 8, 8, 1) of a bright quadrant under noise, and which quadrant it is."""
+    """Images (N, 8, 8, 1) of a bright quadrant under noise, and which quadrant it is."""
     draw = np.random.default_rng(0)
     labels = draw.integers(0, CLASSES, IMAGES)
-    images = draw.integers(0, 100, (IMAGES, 1, 8, 8, 1), dtype=np.uint8)
+    images = draw.integers(0, 100, (IMAGES, 8, 8, 1), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
         top, left = 4 * (label // 2), 4 * (label % 2)
-        image[0, top : top + 4, left : left + 4] += 100
+        image[top : top + 4, left : left + 4] += 100
     return images, labels
 
 
@@ -32,7 +34,7 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
 class Trainable:
     """A model with all that `fit` wants."""
 
-    model: Classifier
+    model: Network
     optimizer: torch.optim.Optimizer
     train: Batches
     validation: Batches
@@ -42,7 +44,9 @@ class Trainable:
             "learning_rate": lambda step: 0.01,
             "augment": lambda images, generator: images,
             "clip_norm": 1.0,
-            "label_smoothing": 0.0,
+            "loss": TASK.loss,
+            "validation_loss": TASK.loss,
+            "curves": TASK.curves,
             "seed": 0,
         }
         return fit(
@@ -75,6 +79,7 @@ def trainable(blobs: tuple[np.ndarray, np.ndarray]) -> Callable[..., Trainable]:
             return Batches(
                 images,
                 rows,
+                np.ones(len(rows), np.int64),
                 labels[rows],
                 batch_size=32,
                 device=torch.device("cpu"),

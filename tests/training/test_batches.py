@@ -1,72 +1,117 @@
-"""Batches are the same from memory and from disk, and each epoch shows each image once."""
+"""Batches are the same from memory and from disk, and each epoch has each example once."""
 
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from benchmarks.growth import point
 
+from recursight.data.store import FrameWriter, open_store
+from recursight.files import write_json
 from recursight.training.batches import Batches
+from recursight.training.step import tensors
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> np.ndarray:
-    """A memory map in which image n is filled with n."""
-    path = tmp_path / "images.npy"
-    np.save(path, np.arange(100, dtype=np.uint8)[:, None, None, None, None] * np.ones((1, 1, 2, 3, 1), np.uint8))
+def frames(tmp_path: Path) -> np.ndarray:
+    """A memory map in which frame n is filled with n."""
+    path = tmp_path / "frames.npy"
+    np.save(path, np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8))
     return np.load(path, mmap_mode="r")
 
 
-def batches(images: np.ndarray, memory_fraction: float) -> Batches:
-    rows = np.arange(10, 80)
-    return Batches(
-        images,
-        rows,
-        rows.astype(np.int64),
-        batch_size=16,
-        device=torch.device("cpu"),
-        memory_fraction=memory_fraction,
-    )
+def batches(frames: np.ndarray, memory_fraction: float, lengths: list[int] | None = None) -> Batches:
+    """Of stills, those of frames 10 to 79; of clips of the given lengths, which begin with frame 10."""
+    counts = np.ones(70, np.int64) if lengths is None else np.array(lengths)
+    first = 10 + np.cumsum(counts) - counts
+    settings = {"batch_size": 16, "device": torch.device("cpu"), "memory_fraction": memory_fraction}
+    return Batches(frames, first, counts, first.astype(np.int64), **settings)
 
 
 @pytest.mark.parametrize("memory_fraction", [1.0, 0.0], ids=["resident", "streamed"])
-def test_each_image_once_with_its_label(images: np.ndarray, memory_fraction: float) -> None:
-    part = batches(images, memory_fraction)
+def test_each_image_once_with_its_target(frames: np.ndarray, memory_fraction: float) -> None:
+    part = batches(frames, memory_fraction)
     seen = []
-    for pictures, labels in part.shuffled(0):
-        assert pictures.shape[1:] == (2, 3, 1)
-        assert torch.equal(pictures[:, 0, 0, 0].long(), labels)
-        seen += labels.tolist()
+    for batch in part.shuffled(0):
+        assert batch.inputs.shape[1:] == (2, 3, 1)
+        assert batch.lengths is None
+        assert torch.equal(batch.inputs[:, 0, 0, 0].long(), batch.targets)
+        seen += batch.targets.tolist()
     assert sorted(seen) == list(range(10, 80))
     assert seen != sorted(seen)
     assert len(part) == 5
     assert part.count == 70
 
 
-def test_streaming_gives_what_memory_gives(images: np.ndarray) -> None:
-    resident, streamed = batches(images, 1.0), batches(images, 0.0)
+@pytest.mark.parametrize("lengths", [None, [3, 1, 7, 2] * 5], ids=["stills", "clips"])
+def test_streaming_gives_what_memory_gives(frames: np.ndarray, lengths: list[int] | None) -> None:
+    resident, streamed = batches(frames, 1.0, lengths), batches(frames, 0.0, lengths)
     assert (resident.resident, streamed.resident) == (True, False)
     for one, other in zip(resident.shuffled(7), streamed.shuffled(7), strict=True):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
+        assert tensors(one).keys() == tensors(other).keys()
+        for name, value in tensors(one).items():
+            assert torch.equal(value, getattr(other, name))
 
 
-def test_a_seed_is_an_order(images: np.ndarray) -> None:
-    part = batches(images, 1.0)
-    orders = [torch.cat([labels for _, labels in part.shuffled(seed)]).tolist() for seed in (1, 1, 2)]
+@pytest.mark.parametrize("memory_fraction", [1.0, 0.0], ids=["resident", "streamed"])
+def test_clips_are_whole_and_padded_with_zeros(frames: np.ndarray, memory_fraction: float) -> None:
+    (batch,) = batches(frames, memory_fraction, [2, 5, 1]).in_order()
+    assert batch.inputs.shape == (3, 5, 2, 3, 1)
+    assert batch.inputs.dtype == torch.uint8
+    assert batch.lengths is not None
+    assert batch.lengths.tolist() == [2, 5, 1]
+    assert batch.inputs[:, :, 0, 0, 0].tolist() == [[10, 11, 0, 0, 0], [12, 13, 14, 15, 16], [17, 0, 0, 0, 0]]
+
+
+def test_a_written_store_of_clips_comes_back_in_batches(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    clips = [draw.integers(0, 256, (length, 2, 3, 1), np.uint8) for length in (3, 1, 4, 2)]
+    with (tmp_path / "frames.npy").open("wb") as stream:
+        writer = FrameWriter(stream)
+        for part in (clips[:1], clips[1:]):
+            writer.append(np.concatenate(part), [len(clip) for clip in part])
+        writer.finish()
+    assert writer.lengths.tolist() == [3, 1, 4, 2]
+    mean, deviation = writer.moments(np.array([True, False, True, False]))
+    pixels = np.concatenate([clips[0], clips[2]]) / 255
+    assert (mean[0], deviation[0]) == (pytest.approx(pixels.mean(), abs=1e-6), pytest.approx(pixels.std(), abs=1e-6))
+    bright = [clip.mean() / 255 for clip in clips]
+    assert writer.statistics()["brightness"] == pytest.approx(bright, abs=1e-6)
+    first = np.cumsum(writer.lengths) - writer.lengths
+    columns = {"id": list("abcd"), "first_frame": first, "frames": writer.lengths, "split": "train"}
+    pd.DataFrame(columns).to_parquet(tmp_path / "examples.parquet")
+    targets = {"example": [0, 0, 2], "start_frame": [0, 2, 1], "end_frame": [1, 3, 4], "value": list("xyx")}
+    pd.DataFrame(targets).astype({"value": "category"}).to_parquet(tmp_path / "targets.parquet")
+    write_json(tmp_path / "store.json", {"mean": mean, "std": deviation, "digest": "d"})
+    store = open_store(tmp_path)
+    assert (store.stills, store.shape) == (False, (2, 3, 1))
+    assert store.targets_of(np.array([0]))["value"].tolist() == ["x", "y"]
+    np.testing.assert_array_equal(store.first_frames(np.array([2])), clips[2][:1])
+    settings = {"batch_size": 4, "device": torch.device("cpu"), "memory_fraction": 1.0}
+    (batch,) = Batches(
+        store.frames, store.examples["first_frame"].to_numpy(), store.examples["frames"].to_numpy(), first, **settings
+    ).in_order()
+    for clip, padded in zip(clips, batch.inputs.numpy(), strict=True):
+        np.testing.assert_array_equal(padded[: len(clip)], clip)
+
+
+def test_a_seed_is_an_order(frames: np.ndarray) -> None:
+    part = batches(frames, 1.0)
+    orders = [torch.cat([batch.targets for batch in part.shuffled(seed)]).tolist() for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_in_order(images: np.ndarray) -> None:
-    labels = torch.cat([labels for _, labels in batches(images, 0.0).in_order()])
-    assert labels.tolist() == list(range(10, 80))
+def test_in_order(frames: np.ndarray) -> None:
+    targets = torch.cat([batch.targets for batch in batches(frames, 0.0).in_order()])
+    assert targets.tolist() == list(range(10, 80))
 
 
-def test_stopping_in_the_middle_of_a_stream_ends_its_reader(images: np.ndarray) -> None:
-    stream = batches(images, 0.0).shuffled(0)
+def test_stopping_in_the_middle_of_a_stream_ends_its_reader(frames: np.ndarray) -> None:
+    stream = batches(frames, 0.0).shuffled(0)
     next(stream)
     assert any(map(is_reader, threading.enumerate()))
     stream.close()

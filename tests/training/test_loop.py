@@ -8,7 +8,7 @@ import torch
 
 from recursight.training.loop import Diverged, score
 
-from .conftest import Trainable
+from .conftest import TASK, Trainable
 
 Build = Callable[..., Trainable]
 
@@ -20,15 +20,15 @@ def weights(part: Trainable) -> list[torch.Tensor]:
 def test_learns(trainable: Build) -> None:
     epochs = list(trainable().fit(range(1, 11)))
     assert [epoch.epoch for epoch in epochs] == list(range(1, 11))
-    assert epochs[-1].train_loss < epochs[0].train_loss / 3
-    assert epochs[-1].validation_accuracy > 0.95
+    assert epochs[-1].train["loss"] < epochs[0].train["loss"] / 3
+    assert epochs[-1].validation["accuracy"] > 0.95
     assert all(epoch.images_per_second > 0 and epoch.gradient_norm > 0 for epoch in epochs)
 
 
 def test_two_trainings_with_one_seed_end_with_identical_weights(trainable: Build) -> None:
     one, other, another = trainable(), trainable(), trainable()
     figures = [
-        [(epoch.train_loss, epoch.validation_loss) for epoch in part.fit(range(1, 4), seed=seed)]
+        [(epoch.train, epoch.validation) for epoch in part.fit(range(1, 4), seed=seed)]
         for part, seed in ((one, 5), (other, 5), (another, 6))
     ]
     assert figures[0] == figures[1] != figures[2]
@@ -49,11 +49,12 @@ def test_figures_are_those_of_the_model(trainable: Build) -> None:
     part = trainable()
     (epoch,) = part.fit(range(1, 2))
     logits = part.model.eval()(part.validation.on_device)
-    loss = torch.nn.functional.cross_entropy(logits, part.validation.labels)
-    accuracy = (logits.argmax(dim=1) == part.validation.labels).float().mean()
-    assert epoch.validation_loss == pytest.approx(loss.item(), rel=1e-5)
-    assert epoch.validation_accuracy == pytest.approx(accuracy.item())
-    assert score(part.model, part.validation) == (epoch.validation_loss, epoch.validation_accuracy)
+    loss = torch.nn.functional.cross_entropy(logits, part.validation.targets)
+    accuracy = (logits.argmax(dim=1) == part.validation.targets).float().mean()
+    assert epoch.validation["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert epoch.validation["accuracy"] == pytest.approx(accuracy.item())
+    assert score(part.model, part.validation, TASK.loss, TASK.curves) == epoch.validation
+    assert list(epoch.row)[:5] == ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
 
 
 def test_clipping_bounds_what_a_step_changes(trainable: Build) -> None:
@@ -97,7 +98,7 @@ def test_a_learning_rate_that_is_far_too_high_is_a_divergence(trainable: Build) 
 def test_a_stream_trains_to_the_same_weights(trainable) -> None:
     resident, streamed = trainable(memory_fraction=1.0), trainable(memory_fraction=0.0)
     assert (resident.train.resident, streamed.train.resident) == (True, False)
-    losses = [[epoch.validation_loss for epoch in one.fit(range(1, 4))] for one in (resident, streamed)]
+    losses = [[epoch.validation for epoch in one.fit(range(1, 4))] for one in (resident, streamed)]
     assert losses[0] == losses[1]
     for one, other in zip(resident.model.parameters(), streamed.model.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -1,18 +1,25 @@
 """A step that is replayed does what a step does; on a GPU, as a CUDA graph."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from recursight.tasks import Batch
 from recursight.training.optimizers import build_optimizer
 from recursight.training.step import WARM_UP, ReplayedStep, Step, Work, make_step
 
-from .conftest import Trainable
+from .conftest import TASK, Trainable
 
 Build = Callable[..., Trainable]
-SETTINGS = {"clip_norm": 1.0, "label_smoothing": 0.1}
+SETTINGS: dict[str, Any] = {
+    "clip_norm": 1.0,
+    "loss": partial(TASK.loss, label_smoothing=0.1),
+    "curves": TASK.curves,
+}
 
 
 def epochs_of(step: Step, part: Trainable, count: int = 2) -> list[Tensor]:
@@ -21,9 +28,9 @@ def epochs_of(step: Step, part: Trainable, count: int = 2) -> list[Tensor]:
     step.model.train()
     found = []
     for epoch in range(count):
-        for position, (images, labels) in enumerate(part.train.shuffled(epoch)):
-            step(images, labels, 0.001 * (position + 1))
-            found += [step.loss.clone(), step.norm.clone(), step.correct.clone()]
+        for position, batch in enumerate(part.train.shuffled(epoch)):
+            step(batch, 0.001 * (position + 1))
+            found += [step.loss.clone(), step.norm.clone(), step.totals["accuracy"].clone()]
     return found + [parameter.detach() for parameter in step.model.parameters()]
 
 
@@ -82,9 +89,9 @@ def test_on_a_gpu_the_graph_gives_what_single_launches_give(trainable: Build, op
         step = make(model, built, **SETTINGS)
         torch.manual_seed(1)
         model.train()
-        for position, (images, labels) in enumerate(part.train.in_order()):
-            if len(images) == part.train.batch_size:
-                step(images.cuda(), labels.cuda(), 0.001 * (position + 1))
+        for position, batch in enumerate(part.train.in_order()):
+            if len(batch.inputs) == part.train.batch_size:
+                step(Batch(batch.inputs.cuda(), None, batch.targets.cuda()), 0.001 * (position + 1))
         found.append([parameter.detach().cpu() for parameter in model.parameters()])
     assert isinstance(step, ReplayedStep)
     assert all(torch.allclose(a, b, rtol=1e-2, atol=1e-4) for a, b in zip(*found, strict=True))

@@ -18,7 +18,7 @@ from recursight.models.stems import STEMS
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
 
 
-class Classifier(nn.Module):
+class Network(nn.Module):
     """An image classifier: normalise, stem, scan, one recurrent stack and readout per view, linear head.
 
     Args:
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
         *,
         stem: nn.Module,
         scan: Scan,
-        stacks: Sequence[nn.Module],
+        stacks: Sequence[Stack],
         readouts: Sequence[nn.Module],
         head: nn.Module,
         mean: Sequence[float],
@@ -55,9 +55,13 @@ class Classifier(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, H, W, C), uint8 or floats from 0 to 1, to logits (B, classes)."""
-        parts = zip(self.stacks, self.readouts, self.views(images), strict=True)
-        return self._logits([_read(stack, readout, view) for stack, readout, view in parts])
+        """Images (B, H, W, C), uint8 or floats from 0 to 1, to (B, outputs)."""
+        vectors = []
+        for stack, readout, view in zip(self.stacks, self.readouts, self.views(images), strict=True):
+            # Where no other outputs are read, only the last ones are computed.
+            last = isinstance(readout, Last)
+            vectors.append(stack.last(view) if last else readout(stack(view)[0].flatten(1, -2)))  # B H
+        return self._outputs(vectors)
 
     def views(self, images: Tensor) -> list[Tensor]:
         """What the recurrent stacks read."""
@@ -67,21 +71,15 @@ class Classifier(nn.Module):
         views: list[Tensor] = self.scan(self.stem((floats - self.mean) / self.std))
         return views
 
-    def classify(self, states: Sequence[Tensor]) -> Tensor:
-        """Logits from the states of each view; grids are read as sequences of their pixels."""
-        return self._logits([readout(view.flatten(1, -2)) for readout, view in zip(self.readouts, states, strict=True)])
+    def read_out(self, states: Sequence[Tensor]) -> Tensor:
+        """(B, outputs) from what each view's stack gives; grids are read as sequences of their pixels."""
+        return self._outputs(
+            [readout(view.flatten(1, -2)) for readout, view in zip(self.readouts, states, strict=True)]
+        )
 
-    def _logits(self, vectors: Sequence[Tensor]) -> Tensor:
-        logits: Tensor = self.head(torch.cat(list(vectors), dim=-1))  # each B H
-        return logits
-
-
-def _read(stack: nn.Module, readout: nn.Module, view: Tensor) -> Tensor:
-    """What the readout makes of the stack's states; only its last ones are asked for where no others are read."""
-    if isinstance(readout, Last) and isinstance(stack, Stack):
-        return stack.last(view)
-    vector: Tensor = readout(stack(view).flatten(1, -2))
-    return vector
+    def _outputs(self, vectors: Sequence[Tensor]) -> Tensor:
+        outputs: Tensor = self.head(torch.cat(list(vectors), dim=-1))
+        return outputs
 
 
 def assemble(
@@ -104,7 +102,7 @@ def assemble(
     permutation_seed: int = 0,
     reverse: bool = False,
     heads: int = 4,
-) -> Classifier:
+) -> Network:
     """Builds a candidate with fresh weights, drawn from torch's global generator.
 
     Args:
@@ -140,20 +138,19 @@ def assemble(
     grid = _shape(stem_module, input_shape)
     scan_module = Scan(scan, grid, patch_size=patch_size, permutation_seed=permutation_seed, reverse=reverse)
     views = [view.shape[1:] for view in scan_module(torch.zeros(1, *grid))]
-    stacks: list[nn.Module] = []
+    stacks: list[Stack] = []
     readouts: list[nn.Module] = []
     widths: list[int] = []
     for *sizes, features in views:
         if layer == "none":
-            stacks.append(nn.Identity())
-            width, finals = features, [-1]
+            layers, width, finals = [], features, [-1]
         else:
             layers = _layers(layer, features, hidden, bidirectional, options)
-            stacks.append(Stack(layers, dropout))
             width, finals = layers[-1].width, layers[-1].finals(sizes)
+        stacks.append(Stack(layers, dropout))
         readouts.append(READOUTS[readout](width, finals, heads))
         widths.append(width)
-    return Classifier(
+    return Network(
         stem=stem_module,
         scan=scan_module,
         stacks=stacks,
@@ -184,10 +181,10 @@ def _layers(
 
     layers: list[Layer] = []
     for width in hidden:
-        onward = one(features, width)
-        if bidirectional and not onward.causal:
+        made = one(features, width)
+        if bidirectional and not made.causal:
             raise InputError(f"bidirectional: {layer!r} reads in all directions as it is; set bidirectional to false.")
-        layers.append(Bidirectional(onward, one(features, width)) if bidirectional else onward)
+        layers.append(Bidirectional(made, one(features, width)) if bidirectional else made)
         features = layers[-1].width
     return layers
 

@@ -1,17 +1,18 @@
 """The whole file: read, checked, and refused with a sentence for each fault."""
 
+import reprlib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from recursight.errors import InputError, nearest
+from recursight.files import read_yaml
 from recursight.params.experiment import Candidate, Compare, Evaluate, Execution, Prepare, Task, Train
 from recursight.params.operation import Gate, Monitor, Registry, Retrain, Serve
-from recursight.params.section import Name, Section, Seed
-from recursight.tasks import Metric, make_task
+from recursight.params.section import LONGEST_NAME, Name, Section, Seed
+from recursight.tasks import Metric, make_task, options_of
 from recursight.tasks import Task as BuiltTask
 
 
@@ -55,6 +56,10 @@ class Params(Section):
             InputError: if the task or an option of it is unknown.
         """
         given = {"task": self.task.model_extra or {}, "evaluate": self.evaluate.model_extra or {}}
+        known = [*Evaluate.model_fields, *options_of(self.task.name)]
+        for key in given["evaluate"]:
+            if key not in known:
+                raise InputError(f"params.yaml: evaluate.{key}: unknown key; {nearest(key, known)}")
         try:
             return make_task(self.task.name, given["task"] | given["evaluate"])
         except InputError as error:
@@ -115,11 +120,9 @@ def load(path: Path) -> Params:
         InputError: naming every key that is unknown, missing or impossible.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: run from a project folder.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise InputError(f"{path.name} must be a mapping of sections; it is {type(content).__name__}.")
     try:
@@ -143,9 +146,11 @@ def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "")
             message = "is missing."
         elif fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] == "[key]":
             message = "a candidate's name has lower-case letters, digits, '_' and '-' only, a letter first."
+        elif fault["type"] == "string_too_long" and fault["loc"][-1] == "[key]":
+            message = f"a candidate's name has at most {LONGEST_NAME} characters."
         else:
             reason = fault["msg"].removeprefix("Value error, ")
-            message = f"{reason[0].lower()}{reason[1:]} (it is {fault['input']!r})."
+            message = f"{reason[0].lower()}{reason[1:]} (it is {reprlib.repr(fault['input'])})."
         lines.append(f"params.yaml: {key}: {message}")
     return "\n".join(dict.fromkeys(lines))
 

@@ -1,14 +1,39 @@
 """Sections of params.yaml for registration, promotion, retraining, serving and monitoring."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from recursight.errors import nearest
 from recursight.params.section import Fraction, Positive, Section, Seed
 
-Cron = Annotated[str, Field(pattern=r"^\S+( \S+){4,5}$")]
+NOT_IN_NAMES = set("/:\\%'\"`")  # MLflow refuses some of these in names, or reads them as part of a URI or a filter
+
+
+def _is_cron(cron: str) -> str:
+    from cronsim import CronSim, CronSimError
+
+    try:
+        CronSim(cron, datetime.now(UTC))
+    except CronSimError as error:
+        reason = str(error)
+        raise ValueError(f"is no cron expression: {reason[:1].lower()}{reason[1:]}") from None
+    return cron
+
+
+def _is_title(name: str) -> str:
+    unusable = sorted({character for character in name if not character.isprintable()} | NOT_IN_NAMES & set(name))
+    if unusable:
+        raise ValueError(f"a name has printable characters without {''.join(sorted(NOT_IN_NAMES))} only")
+    if name != name.strip() or not name:
+        raise ValueError("a name is not empty, and begins and ends without spaces")
+    return name
+
+
+Cron = Annotated[str, AfterValidator(_is_cron)]
+Title = Annotated[str, Field(max_length=100), AfterValidator(_is_title)]
 
 
 class Registry(Section):
@@ -21,8 +46,8 @@ class Registry(Section):
             lower is better, it is a maximum.
     """
 
-    model_name: str = "recursight"
-    experiment: str = "recursight"
+    model_name: Title = "recursight"
+    experiment: Title = "recursight"
     minimums: dict[str, float] = {}
 
 

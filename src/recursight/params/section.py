@@ -6,15 +6,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Widths = Annotated[
     list[Positive], BeforeValidator(lambda value: value if isinstance(value, list) else [value]), Field(min_length=1)
 ]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+LONGEST_NAME = 64  # it names folders, DVC stages and MLflow runs
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=LONGEST_NAME)]
 
 
 class Section(BaseModel):
     """A mapping in params.yaml: no unknown keys, no later changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

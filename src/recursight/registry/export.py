@@ -1,4 +1,4 @@
-"""A network as a file that runs without recursight."""
+"""A network as one file that runs natively where recursight is installed, and elsewhere with torch alone."""
 
 import warnings
 from pathlib import Path

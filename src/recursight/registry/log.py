@@ -73,6 +73,7 @@ def save_model(
 
     from recursight.evaluation.predict import Program
     from recursight.models.bundle import load_bundle
+    from recursight.models.kernels import plain
     from recursight.registry.export import EXAMPLES, export
     from recursight.registry.program import LoadedProgram
 
@@ -104,7 +105,7 @@ def save_model(
         path=folder / "model",
         mlflow_model=_entry(model, run_id, about),
         python_model=str(Path(__file__).with_name("served_model.py")),
-        artifacts={name: str(folder / file) for name, file in files.items()},
+        artifacts={name: str(folder / file) for name, file in files.items()} | {"operators": str(plain.__file__)},
         signature=ModelSignature(Schema([images]), Schema(_columns(answer))),
         input_example=example,
         pip_requirements=[f"{package}=={_public_version(package)}" for package in REQUIREMENTS],

@@ -201,7 +201,7 @@ def _parameters(project: Layout, version: "ModelVersion", recorded: Records, res
     committed = yaml.safe_load(project.params.read_text(encoding="utf-8"))
     card, params = recorded.card, dict(committed)
     params["seeds"] = [card["seed"]]
-    params["train"] = card["training"]
+    params["task"], params["train"] = card["task"], card["training"]
     params["candidates"] = {card["candidate"]: card["architecture"]}
     if PREPARED in version.tags:
         params["prepare"] = json.loads(version.tags[PREPARED])

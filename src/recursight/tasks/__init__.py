@@ -21,6 +21,11 @@ TASKS: dict[str, type[Task]] = {
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
+def options_of(name: str) -> dict[str, Any]:
+    """Options of a task with their defaults; none of an unknown task."""
+    return {field.name: field.default for field in fields(TASKS[name])} if name in TASKS else {}
+
+
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
     """A task by its name in `TASKS`, with its options.
 
@@ -29,7 +34,7 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     """
     if name not in TASKS:
         raise InputError(f"task: {name!r} is unknown; {nearest(name, TASKS)}")
-    defaults = {field.name: field.default for field in fields(TASKS[name])}
+    defaults = options_of(name)
     for option, value in options.items():
         if option not in defaults:
             hint = nearest(option, defaults) if defaults else "it has none."
@@ -55,6 +60,7 @@ __all__ = [
     "Tested",
     "make_task",
     "mean_of",
+    "options_of",
     "share_of",
     "task_of",
 ]

@@ -15,7 +15,7 @@ from recursight import models, training
 from recursight.data.store import Store
 from recursight.errors import InputError, nearest
 from recursight.files import digest
-from recursight.models.assembly import Classifier, assemble
+from recursight.models.assembly import Network, assemble
 from recursight.models.bundle import Card, save_bundle
 from recursight.models.kernels.build import library
 from recursight.provenance import code_digest
@@ -218,7 +218,7 @@ class Trainer:
         if self.checkpoint:
             save_checkpoint(self.checkpoint, self.digest, state, self.network, self.optimizer)
 
-    def _build(self) -> Classifier:
+    def _build(self) -> Network:
         """The network before its first step."""
         torch.manual_seed(self.seed)
         store, outputs = self.store, self.task.outputs(self.vocabulary)
@@ -248,7 +248,7 @@ class Trainer:
         return gradient_norms(self.network, images, lambda outputs: self.task.loss(outputs, batch))
 
 
-def build(name: str, architecture: Mapping[str, Any], **shapes: Any) -> Classifier:
+def build(name: str, architecture: Mapping[str, Any], **shapes: Any) -> Network:
     """A candidate's network with fresh weights.
 
     Raises:

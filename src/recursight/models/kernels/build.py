@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from recursight.models.kernels.memory import keep_freed_memory
+from recursight.models.kernels.memory import is_chosen, keep_freed_memory
 
 SOURCES = sorted([*Path(__file__).parent.glob("*.h"), *Path(__file__).parent.glob("*.cpp")])
 SHARED = ["-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
@@ -42,7 +42,8 @@ def library() -> ctypes.CDLL | None:
     except (OSError, RuntimeError) as error:
         log.warning("Recurrent layers run without native kernels, correct but slower: %s", error)
         return None
-    keep_freed_memory()
+    if not is_chosen():
+        keep_freed_memory()
     return kernels
 
 

@@ -1,10 +1,12 @@
-// The point-wise part of each recurrence, forwards and backwards, for one vector of neighbouring hidden units.
+// The point-wise part of each recurrence, forward and backward, for one vector of neighbouring hidden units.
 //
 // A cell has GATES blocks of products. The first INPUT blocks are fed by the input, and as many by the state if
 // RECURRENT: the first SHARED of them together with the input's, the others into blocks of their own. It keeps CARRY
-// values from step to step, gives OUTPUTS, keeps SAVED values for the way back, and has VECTORS of weights by unit.
-// Its way back LOOKS at the outputs, unless it says not to.
-// The way back turns the outputs' gradients into the products', and `carry` then is what reaches the step before.
+// values from step to step, gives OUTPUTS, saves SAVED values for the backward pass, and has VECTORS of weights by unit.
+// The backward pass reads the outputs if LOOKS. It turns the outputs' gradients into the products' gradients; `carry`
+// is then the gradient that reaches the previous step.
+//
+// A state is the previous output, if RECURRENT, and then CARRY; but only CARRY if that includes the output.
 #pragma once
 #include "vector.h"
 
@@ -12,7 +14,7 @@ template <class T>
 struct Cell {
     using V = Vec<T>;
     static constexpr int VECTORS = 0, OUTPUTS = 1;
-    static constexpr bool RECURRENT = true, LOOKS = true;
+    static constexpr bool RECURRENT = true, LOOKS = true, CARRIES_OUTPUT = false;
 };
 
 template <class T, bool RELU>
@@ -54,6 +56,7 @@ struct Lstm : Cell<T> {
 template <class T>
 struct Gru : Cell<T> {
     using V = Vec<T>;
+    static constexpr bool CARRIES_OUTPUT = true;
     static constexpr int GATES = 4, INPUT = 3, SHARED = 2, CARRY = 1, SAVED = 4;
     static INLINE void forward(const V* gates, const V*, V* carry, V* out, V* saved) {
         const V r = sigmoid(gates[0]), z = sigmoid(gates[1]), n = hyperbolic_tangent(gates[2] + r * gates[3]);
@@ -99,6 +102,7 @@ struct Slstm : Cell<T> {
         gates[3] = grad[0] * ratio * o * (1 - o);
         carry[0] = cell * f;
         carry[1] = norm * f;
+        carry[2] = V{};  // h does not depend on the scale
     }
 };
 
@@ -164,7 +168,7 @@ struct MinLstm : Cell<T> {
     }
 };
 
-// Gives the cell and the reset gate; what is made of them and the input is left to the caller.
+// Gives the cell and the reset gate; the caller combines them with the input.
 template <class T>
 struct Sru : Cell<T> {
     using V = Vec<T>;
@@ -231,7 +235,7 @@ struct Lru : Cell<T> {
     }
 };
 
-// A gated linear unit: no recurrence at all, and the whole of what follows one.
+// A gated linear unit: no recurrence.
 template <class T>
 struct Glu : Cell<T> {
     using V = Vec<T>;

@@ -11,10 +11,12 @@ struct Grid {
     const T *inputs;             // batch height width features
     const T *from_input, *bias;  // directions*GATES*hidden x features; directions*GATES*hidden
     const T *from_state;         // directions GATES*hidden 2*hidden: from the left, from above
-    T *outputs, *saved;          // batch height width directions*hidden, or of the last pixels alone; see `saved_at`
-    // Only on the way back; the inputs' gradient has a part for each direction in front:
-    const T *grad_outputs;
-    T *grad_inputs, *grad_from_input, *grad_bias, *grad_from_state;
+    const T *initial;            // the row above the first, batch width (1+CARRY)*hidden; null: zeros
+    // batch height width directions*hidden, or of the last pixels alone; batch width CARRY*hidden; see `saved_at`
+    T *outputs, *carried, *saved;
+    // Only in the backward pass; the inputs' gradient has a part for each direction in front:
+    const T *grad_outputs, *grad_carried;
+    T *grad_inputs, *grad_from_input, *grad_bias, *grad_from_state, *grad_initial;
 };
 
 // The first value saved is the output, the second, where there is a cell, the cell: neighbours read them there.
@@ -102,25 +104,39 @@ struct GridRunner {
             for (long task = 0; task < s.directions * blocks; ++task) {
                 const long d = task / blocks, first = task % blocks * s.rows, rows = count(task % blocks);
                 const T* weights = from_state + 2 * d * state_size;
+                if (s.initial) copy_line<0>(line, s.initial, first, rows, P);
                 for (long i = 0; i < s.height; ++i)
                     for (long j = 0; j < s.width; ++j) {
                         const long pixel = pixel_at(d, i, j), cell = s.rows * P * W;
                         T* state = line + j * cell;  // still that of the pixel above
-                        const T *above = i ? state : zeros, *left = j ? state - cell : zeros;
+                        const T *above = i || s.initial ? state : zeros, *left = j ? state - cell : zeros;
                         copy_rows(x, D, s.inputs + (first * pixels + pixel) * D, pixels * D, rows, D);
                         const Factors<T> factors[] = {
                             {x, D, from_input + d * input_size, D},
                             {left, P * W, weights, j ? H : 0},
-                            {above, P * W, weights + state_size, i ? H : 0}};
+                            {above, P * W, weights + state_size, i || s.initial ? H : 0}};
                         product<T>(rows, G * W, factors, gates, G * W, bias + d * G * W);
                         points_forward(rows, gates, left, above, state, s.saved ? saved_at(task, i * s.width + j) : nullptr);
                         if (!has_output(i, j)) continue;
                         T* to = s.outputs + output_at(d, first, pixel);
                         copy_rows(to, places * s.directions * H, state, P * W, rows, H);
                     }
+                if (K && s.carried) copy_line<1>(s.carried, line, first, rows, K);
             }
             streamed();
         }
+    }
+
+    // The last `parts` values of every state of a line, from the batch's (batch width parts*hidden) or, if BACK, to it.
+    template <bool BACK>
+    void copy_line(T* to, const T* from, long first, long rows, long parts) const {
+        for (long j = 0; j < s.width; ++j)
+            for (long row = 0; row < rows; ++row)
+                for (long i = 0; i < parts; ++i) {
+                    const long here = ((j * s.rows + row) * P + P - parts + i) * W;
+                    const long there = (((first + row) * s.width + j) * parts + i) * H;
+                    copy(to + (BACK ? there : here), from + (BACK ? here : there), H);
+                }
     }
 
     static void copy_rows(T* to, long to_stride, const T* from, long from_stride, long rows, long count) {
@@ -159,18 +175,27 @@ struct GridRunner {
         {
             Buffer<T> x(s.rows * D), gates(s.rows * G * W), grad_x(s.rows * X), grad(s.rows * W);
             Buffer<T> line(s.width * s.rows * P * W), beside(s.rows * P * W);  // what reaches the pixels above, and left
+            Buffer<T> initial(s.initial ? s.width * s.rows * P * W : 0);       // in planes, as saved
 #pragma omp for schedule(static)
             for (long task = 0; task < s.directions * blocks; ++task) {
                 const long d = task / blocks, first = task % blocks * s.rows, rows = count(task % blocks);
                 const T* weights = to_state + 2 * d * state_size;
                 T *total_x = totals + task * size, *total_h = total_x + for_x, *total_bias = total_h + 2 * for_h;
                 std::memset(line, 0, s.width * s.rows * P * W * sizeof(T));
+                if (s.grad_carried) copy_line<0>(line, s.grad_carried, first, rows, K);
+                if (s.initial)
+                    for (long j = 0; j < s.width; ++j)
+                        for (int i = 0; i < P; ++i)
+                            copy_rows(
+                                initial + (j * P + i) * s.rows * W, W,
+                                s.initial + ((first * s.width + j) * P + i) * H, s.width * P * H, rows, H);
                 for (long i = s.height - 1; i >= 0; --i) {
                     std::memset(beside, 0, s.rows * P * W * sizeof(T));
                     for (long j = s.width - 1; j >= 0; --j) {
                         const long pixel = pixel_at(d, i, j), here = i * s.width + j;
                         const T *left = j ? saved_at(task, here - 1) : zeros;
-                        const T *above = i ? saved_at(task, here - s.width) : zeros;
+                        const T *start = s.initial ? initial + j * P * s.rows * W : zeros;
+                        const T *above = i ? saved_at(task, here - s.width) : start;
                         T* up = line + j * s.rows * P * W;
                         const T* from_output = zeros;
                         if (has_output(i, j)) {
@@ -185,9 +210,10 @@ struct GridRunner {
                         Ahead ahead;
                         fetch(ahead, task, here);
                         if (j) outer<T>(H, G * W, rows, left, W, gates, G * W, total_h, G * W, ahead);
-                        if (i) outer<T>(H, G * W, rows, above, W, gates, G * W, total_h + for_h, G * W, ahead);
+                        if (i || s.initial) outer<T>(H, G * W, rows, above, W, gates, G * W, total_h + for_h, G * W, ahead);
                         if (j) product<T>(rows, W, G * W, gates, G * W, weights, beside, P * W, zeros, ahead);
-                        if (i) product<T>(rows, W, G * W, gates, G * W, weights + state_size, up, P * W, zeros, ahead);
+                        if (i || s.initial)
+                            product<T>(rows, W, G * W, gates, G * W, weights + state_size, up, P * W, zeros, ahead);
                         if (s.grad_inputs) {
                             product<T>(rows, X, G * W, gates, G * W, to_input + d * G * W * X, grad_x, X, zeros);
                             T* to = s.grad_inputs + ((d * s.batch + first) * pixels + pixel) * D;
@@ -195,6 +221,7 @@ struct GridRunner {
                         }
                     }
                 }
+                if (s.grad_initial) copy_line<1>(s.grad_initial, line, first, rows, P);
             }
         }
         for (long d = 0; d < s.directions; ++d) {
@@ -211,7 +238,7 @@ struct GridRunner {
         }
     }
 
-    // What the way back will read at the pixel that comes after `here`, and did not yet.
+    // What the backward pass will read at the pixel that comes after `here`, and has not yet read.
     void fetch(Ahead& ahead, long task, long here) const {
         if (!here) return;
         const long next = here - 1, d = task / blocks, first = task % blocks * s.rows, plane = s.rows * W;

@@ -5,6 +5,13 @@ import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # from glibc's malloc.h
 
+_chosen: list[int | None] = []
+
+
+def is_chosen() -> bool:
+    """Whether this process has said what it keeps."""
+    return bool(_chosen)
+
 
 def keep_freed_memory(largest: int | None = None) -> None:
     """Has the C library keep what a step frees for the next step.
@@ -16,6 +23,7 @@ def keep_freed_memory(largest: int | None = None) -> None:
     Args:
         largest: bytes of a block that is kept, at most 32 MiB; larger ones go back. None keeps all.
     """
+    _chosen.append(largest)
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_TRIM_THRESHOLD, -1)

@@ -11,13 +11,14 @@ template <class T>
 struct Sequence {
     long batch, steps, features, hidden, rows, threads;
     const T *inputs;             // batch steps features
-    const T *from_input, *bias;  // INPUT*hidden x features; GATES*hidden
-    const T *from_state;         // INPUT*hidden x hidden
-    const T *vectors;            // VECTORS*hidden
-    T *outputs, *saved;          // batch steps OUTPUTS*hidden; see `saved_at`
-    // Only on the way back:
-    const T *grad_outputs;
-    T *grad_inputs, *grad_from_input, *grad_bias, *grad_from_state, *grad_vectors;
+    const T *from_input, *bias;  // INPUT*hidden x features; INPUT*hidden
+    const T *from_state, *state_bias;  // of SHARED and own blocks: blocks*hidden x hidden; blocks*hidden, or null
+    const T *vectors;                  // VECTORS*hidden
+    const T *initial;                  // batch PARTS*hidden; null: zeros
+    T *outputs, *carried, *saved;      // batch steps OUTPUTS*hidden; batch CARRY*hidden, or null; see `saved_at`
+    // Only in the backward pass; null where the forward pass has null:
+    const T *grad_outputs, *grad_carried;
+    T *grad_inputs, *grad_from_input, *grad_bias, *grad_from_state, *grad_state_bias, *grad_vectors, *grad_initial;
 };
 
 template <class T, int BLOCKS>
@@ -49,6 +50,7 @@ struct Runner {
     static constexpr int L = Vector<T>::lanes;
     static constexpr int G = Cell::GATES, IN = Cell::INPUT, SH = Cell::SHARED, OWN = Cell::RECURRENT ? G - IN : 0;
     static constexpr int S = Cell::SAVED, K = Cell::CARRY, O = Cell::OUTPUTS, N = Cell::VECTORS;
+    static constexpr int FIRST = Cell::RECURRENT && !Cell::CARRIES_OUTPUT, PARTS = FIRST + K;  // of the state
 
     const Sequence<T>& s;
     const long D = s.features, H = s.hidden, W = padded<T>(s.hidden), X = padded<T>(s.features);
@@ -78,7 +80,10 @@ struct Runner {
         auto from_input = turned(s.from_input, IN, D);
         auto from_state = turned(s.from_state, Cell::RECURRENT ? SH + OWN : 0, H);
         Buffer<T> bias(G * W), vectors(N * W);
-        spread(bias.get(), W, s.bias, G, H);
+        spread(bias.get(), W, s.bias, IN, H);
+        if (s.state_bias)
+            for (int block = 0; block < SH + OWN; ++block)
+                for (long unit = 0; unit < H; ++unit) bias[gate_of(block) * W + unit] += s.state_bias[block * H + unit];
         spread(vectors.get(), W, s.vectors, N, H);
 #pragma omp parallel num_threads(s.threads)
         {
@@ -86,13 +91,13 @@ struct Runner {
 #pragma omp for schedule(static)
             for (long block = 0; block < blocks; ++block) {
                 const long rows = count(block), first = block * s.rows;
-                begin(carry, rows);
+                begin(carry, out, first, rows);
                 for (long step = 0; step < s.steps; ++step) {
                     const long here = at(first, rows, step);
                     gather_rows<T, 1>(x, D, s.inputs + here * D, stride() * D, rows, D);
                     product<T>(rows, IN * W, D, x, D, from_input, gates, G * W, bias);
                     if constexpr (Cell::RECURRENT) {
-                        const long depth = step ? H : 0;
+                        const long depth = step || s.initial ? H : 0;
                         product<T>(rows, SH * W, depth, out, W, from_state, gates, G * W, nullptr);
                         const T *own = from_state + SH * W * H, *start = bias + IN * W;
                         product<T>(rows, OWN * W, depth, out, W, own, gates + IN * W, G * W, start);
@@ -100,11 +105,15 @@ struct Runner {
                     points_forward(rows, gates, vectors, carry, out, S && s.saved ? saved_at(block, step) : nullptr);
                     scatter_rows<T, O>(s.outputs + here * O * H, stride() * O * H, out, W, rows, H);
                 }
+                if (K && s.carried) scatter_rows<T, K>(s.carried + first * K * H, K * H, carry, W, rows, H);
             }
         }
     }
 
-    void begin(T* carry, long rows) const {
+    // The block of products that a block of the state's products is added to.
+    static constexpr int gate_of(int block) { return block < SH ? block : IN + block - SH; }
+
+    void begin(T* carry, T* out, long first, long rows) const {
         std::memset(carry, 0, rows * K * W * sizeof(T));
         if constexpr (requires(V * first) { Cell::start(first); })
             for (long row = 0; row < rows; ++row)
@@ -113,6 +122,10 @@ struct Runner {
                     Cell::start(c);
                     for (int i = 0; i < K; ++i) store(carry + (row * K + i) * W + unit, c[i]);
                 }
+        if (!s.initial) return;
+        const T* from = s.initial + first * PARTS * H;
+        if (Cell::RECURRENT) gather_rows<T, 1>(out, W, from, PARTS * H, rows, H);
+        gather_rows<T, K>(carry, W, from + FIRST * H, PARTS * H, rows, H);
     }
 
     void points_forward(long rows, const T* gates, const T* vectors, T* carry, T* out, T* saved) const {
@@ -152,11 +165,18 @@ struct Runner {
                 T *now = one, *before = other;
                 std::memset(carry, 0, s.rows * K * W * sizeof(T));
                 std::memset(from_state, 0, s.rows * W * sizeof(T));
+                if (s.grad_carried) gather_rows<T, K>(carry, W, s.grad_carried + first * K * H, K * H, rows, H);
                 if (Cell::LOOKS) gather_rows<T, O>(now, W, s.outputs + at(first, rows, s.steps - 1) * O * H, outs, rows, H);
                 for (long step = s.steps - 1; step >= 0; --step) {
                     const long here = at(first, rows, step);
                     if (Cell::LOOKS && step) gather_rows<T, O>(before, W, s.outputs + (here - 1) * O * H, outs, rows, H);
-                    if (!step) std::memset(before, 0, s.rows * O * W * sizeof(T));
+                    if (!step) {
+                        std::memset(before, 0, s.rows * O * W * sizeof(T));
+                        if (s.initial)
+                            for (long row = 0; row < rows; ++row)
+                                for (int i = 0; i < std::min(O, PARTS); ++i)
+                                    copy(before + (row * O + i) * W, s.initial + ((first + row) * PARTS + i) * H, H);
+                    }
                     gather_rows<T, O>(grad, W, s.grad_outputs + here * O * H, outs, rows, H);
                     points_backward(
                         rows, S ? saved_at(block, step) : nullptr, before, now, grad, from_state, vectors, carry, gates,
@@ -164,7 +184,7 @@ struct Runner {
                     gather_rows<T, 1>(x, D, s.inputs + here * D, stride() * D, rows, D);
                     outer<T>(D, IN * W, rows, x, D, gates, G * W, for_input, IN * W);
                     if constexpr (Cell::RECURRENT) {
-                        if (step) {
+                        if (step || s.initial) {
                             outer<T>(H, SH * W, rows, before, W, gates, G * W, for_state, GH * W);
                             outer<T>(H, OWN * W, rows, before, W, gates + IN * W, G * W, for_state + SH * W, GH * W);
                         }
@@ -177,13 +197,24 @@ struct Runner {
                     }
                     std::swap(now, before);
                 }
+                if (!s.grad_initial) continue;
+                for (long row = 0; row < rows; ++row) {
+                    T* to = s.grad_initial + (first + row) * PARTS * H;
+                    for (int i = 0; i < K; ++i) copy(to + (FIRST + i) * H, carry + (row * K + i) * W, H);
+                    if (FIRST) copy(to, from_state + row * W, H);
+                    else if (Cell::RECURRENT)
+                        for (long unit = 0; unit < H; ++unit) to[unit] += from_state[row * W + unit];
+                }
             }
         }
         add_up<T>(totals, blocks, size, s.threads);
         hand_over(s.grad_from_input, totals, IN, D, IN * W);
         hand_over(s.grad_from_state, totals + input_size, GH, H, GH * W);
         const T* rest = totals + input_size + state_size;
-        for (int i = 0; i < G; ++i) std::memcpy(s.grad_bias + i * H, rest + i * W, H * sizeof(T));
+        for (int i = 0; i < IN; ++i) std::memcpy(s.grad_bias + i * H, rest + i * W, H * sizeof(T));
+        if (s.grad_state_bias)
+            for (int i = 0; i < SH + OWN; ++i)
+                std::memcpy(s.grad_state_bias + i * H, rest + gate_of(i) * W, H * sizeof(T));
         for (int i = 0; i < N; ++i) std::memcpy(s.grad_vectors + i * H, rest + bias_size + i * W, H * sizeof(T));
     }
 

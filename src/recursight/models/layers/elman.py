@@ -2,10 +2,8 @@
 
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from recursight.models.layers.recurrence import State
 from recursight.models.layers.torch_recurrence import TorchRecurrence
 
 
@@ -35,15 +33,11 @@ class Elman(TorchRecurrence):
         if start not in ("orthogonal", "identity"):
             raise ValueError(f"start must be orthogonal or identity; it is {start!r}")
         super().__init__(features, hidden, nn.RNN(features, hidden, nonlinearity=activation, batch_first=True))
-        self.activation = torch.tanh if activation == "tanh" else torch.relu
+        self.activation = activation
         if start == "identity":
             nn.init.eye_(self.rnn.get_parameter("weight_hh_l0"))
             nn.init.normal_(self.rnn.get_parameter("weight_ih_l0"), std=0.001)
 
     @property
     def kernel(self) -> str:
-        return f"elman_{self.rnn.nonlinearity}"
-
-    def step(self, x: Tensor, state: State) -> State:
-        from_input, from_state = self.products(x, state[0])
-        return (self.activation(from_input + from_state),)
+        return f"elman_{self.activation}"

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from recursight.models.layers import sweeps
-from recursight.models.layers.recurrence import Layer, Watch, within
+from recursight.models.layers.recurrence import Layer, State
 
 
 class Hierarchical(Layer):
@@ -28,15 +28,8 @@ class Hierarchical(Layer):
         self.pixels = sweeps.cell(cell, features, hidden)
         self.rows = sweeps.cell(cell, hidden, hidden)
 
-    def forward(self, grid: Tensor) -> Tensor:
-        """(B, H, W, D) to a state for each row, (B, H, hidden)."""
-        states: Tensor = self.rows(_last_of_rows(self.pixels(grid.flatten(0, 1)), grid))
-        return states
-
-    def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
-        pixels = self.pixels.observe(inputs.flatten(0, 1), within("pixels", watch))
-        return self.rows.observe(_last_of_rows(pixels, inputs), within("rows", watch))
-
-
-def _last_of_rows(states: Tensor, grid: Tensor) -> Tensor:
-    return states[:, -1].reshape(-1, grid.shape[1], states.shape[-1])  # B H hidden
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """A grid (B, H, W, D) to an output for each row, (B, H, hidden); the state is the rows' recurrence's."""
+        last = self.pixels.last(inputs.flatten(0, 1))  # B·H hidden
+        outputs, state = self.rows(last.unflatten(0, (-1, inputs.shape[1])), state)
+        return outputs, state

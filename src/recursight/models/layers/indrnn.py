@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recursight.models.kernels import native
+from recursight.models.kernels import operators
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 
@@ -22,29 +22,20 @@ class IndRNN(Recurrence):
         if activation not in ("relu", "tanh"):
             raise ValueError(f"activation must be relu or tanh; it is {activation!r}")
         super().__init__(features, hidden)
-        self.activation = torch.tanh if activation == "tanh" else torch.relu
+        self.activation = activation
         self.input = nn.Linear(features, hidden)
         self.recurrent = nn.Parameter(torch.rand(hidden))  # from forgetting at once to keeping all (sec. 4.1)
         glorot(self.input.weight, 1)
         nn.init.zeros_(self.input.bias)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        if native.usable(steps):
-            return native.sequence(
-                f"indrnn_{self.activation.__name__}",
-                steps,
-                self.input.weight,
-                self.input.bias,
-                vectors=self.recurrent,
-                hidden=self.hidden,
-            )
-        drive = self.input(steps)  # B T H
-        (h,) = self.initial_state(steps)
-        states = []
-        for x in drive.unbind(dim=1):
-            h = self.activation(torch.addcmul(x, self.recurrent, h))
-            states.append(h)
-        return torch.stack(states, dim=1)
-
-    def step(self, x: Tensor, state: State) -> State:
-        return (self.activation(self.input(x) + self.recurrent * state[0]),)
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        outputs, _ = operators.sequence(
+            f"indrnn_{self.activation}",
+            inputs,
+            self.input.weight,
+            self.input.bias,
+            vectors=self.recurrent,
+            state=state,
+            hidden=self.hidden,
+        )
+        return outputs, (outputs[:, -1],)

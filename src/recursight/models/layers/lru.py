@@ -3,11 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recursight.models.kernels import native
-from recursight.models.layers.linear_scan import linear_scan
+from recursight.models.kernels import operators
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 
@@ -43,48 +41,27 @@ class LRU(Recurrence):
         glorot(self.output.weight, 2)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, steps: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         real, imaginary, scale = self._eigenvalues()
-        if not native.usable(steps):
-            update = (self.input(steps) * scale.repeat(2)).chunk(2, dim=-1)  # each B T H/2
-            states = linear_scan(torch.complex(real, imaginary), torch.complex(*update))
-            return self._gated(steps, states.real, states.imag)
         weights = self.input.weight * scale.repeat(2).unsqueeze(1)
-        parts = native.sequence(
+        parts, _ = operators.sequence(
             "lru",
-            steps,
+            inputs,
             weights,
             weights.new_zeros(2 * self.pairs),
             vectors=torch.cat([real, imaginary]),
+            state=None if state is None else state[1:],
             hidden=self.pairs,
-            outputs=2,
         )
-        gated = native.sequence(
-            "glu", torch.cat([parts, steps], dim=-1), self.output.weight, self.output.bias, hidden=self.hidden
+        outputs, _ = operators.sequence(
+            "glu", torch.cat([parts, inputs], dim=-1), self.output.weight, self.output.bias, hidden=self.hidden
         )
-        return gated + steps if self.features == self.hidden else gated
-
-    def initial_state(self, x: Tensor) -> State:
-        half = x.new_zeros(x.shape[0], self.pairs)
-        return x.new_zeros(x.shape[0], self.hidden), half, half
-
-    def step(self, x: Tensor, state: State) -> State:
-        _, real, imaginary = state
-        a, b, scale = self._eigenvalues()
-        update_real, update_imaginary = self.input(x).chunk(2, dim=-1)
-        real, imaginary = (
-            a * real - b * imaginary + scale * update_real,
-            a * imaginary + b * real + scale * update_imaginary,
-        )
-        return self._gated(x, real, imaginary), real, imaginary
+        if self.features == self.hidden:
+            outputs = outputs + inputs
+        return outputs, (outputs[:, -1], *parts[:, -1].chunk(2, dim=-1))
 
     def _eigenvalues(self) -> tuple[Tensor, Tensor, Tensor]:
         """λ's real and imaginary part, and γ, each (H/2,)."""
         rate, angle = torch.exp(self.decay), torch.exp(self.angle)
         radius = torch.exp(-rate)
         return radius * torch.cos(angle), radius * torch.sin(angle), torch.sqrt(-torch.expm1(-2 * rate))
-
-    def _gated(self, x: Tensor, real: Tensor, imaginary: Tensor) -> Tensor:
-        """What follows the recurrence: x (..., D) and the state (..., H/2) to (..., H)."""
-        gated = F.glu(self.output(torch.cat([real, imaginary, x], dim=-1)), dim=-1)
-        return gated + x if self.features == self.hidden else gated

@@ -1,9 +1,7 @@
 """Long short-term memory (Hochreiter & Schmidhuber, 1997; with the forget gate of Gers et al., 2000)."""
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from recursight.models.layers.recurrence import State
 from recursight.models.layers.torch_recurrence import TorchRecurrence
 
 
@@ -22,10 +20,3 @@ class LSTM(TorchRecurrence):
     def __init__(self, features: int, hidden: int, *, forget_bias: float = 1.0) -> None:
         super().__init__(features, hidden, nn.LSTM(features, hidden, batch_first=True))
         nn.init.constant_(self.rnn.get_parameter("bias_ih_l0").data[hidden : 2 * hidden], forget_bias)
-
-    def step(self, x: Tensor, state: State) -> State:
-        h, c = state
-        from_input, from_state = self.products(x, h)
-        i, f, g, o = (from_input + from_state).chunk(4, dim=-1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c

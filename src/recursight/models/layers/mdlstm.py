@@ -1,10 +1,6 @@
 """Multi-dimensional LSTM (Graves, Fernández & Schmidhuber, 2007, arXiv:0705.2011, sec. 3), without peepholes."""
 
-import torch
-from torch import Tensor
-
 from recursight.models.layers.grid_recurrence import GridRecurrence
-from recursight.models.layers.recurrence import State
 
 
 class MDLSTM(GridRecurrence):
@@ -16,8 +12,3 @@ class MDLSTM(GridRecurrence):
 
     gates = 5
     states = ("h", "c")
-
-    def cell(self, products: Tensor, left: State, above: State) -> State:
-        i, from_left, from_above, g, o = products.chunk(5, dim=-1)
-        c = torch.sigmoid(i) * torch.tanh(g) + torch.sigmoid(from_left) * left[1] + torch.sigmoid(from_above) * above[1]
-        return torch.sigmoid(o) * torch.tanh(c), c

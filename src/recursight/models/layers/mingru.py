@@ -1,11 +1,9 @@
 """Minimal GRU, trained in parallel (Feng et al., 2024, arXiv:2410.01201, sec. 3.1)."""
 
-import torch
 from torch import Tensor, nn
 
-from recursight.models.kernels import native
-from recursight.models.layers.linear_scan import linear_scan
-from recursight.models.layers.recurrence import Recurrence, State, glorot, widened
+from recursight.models.kernels import operators
+from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 
 class MinGRU(Recurrence):
@@ -25,13 +23,8 @@ class MinGRU(Recurrence):
         glorot(self.input.weight, 2)
         nn.init.zeros_(self.input.bias)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        if native.usable(steps):
-            return native.sequence("mingru", steps, self.input.weight, self.input.bias, hidden=self.hidden)
-        gate, candidate = widened(self.input(steps)).chunk(2, dim=-1)  # each B T H
-        return linear_scan(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate)
-
-    def step(self, x: Tensor, state: State) -> State:
-        gate, candidate = self.input(x).chunk(2, dim=-1)
-        z = torch.sigmoid(gate)
-        return ((1 - z) * state[0] + z * candidate,)
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        outputs, _ = operators.sequence(
+            "mingru", inputs, self.input.weight, self.input.bias, state=state, hidden=self.hidden
+        )
+        return outputs, (outputs[:, -1],)

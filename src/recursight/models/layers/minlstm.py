@@ -1,11 +1,9 @@
 """Minimal LSTM, trained in parallel (Feng et al., 2024, arXiv:2410.01201, sec. 3.2)."""
 
-import torch
 from torch import Tensor, nn
 
-from recursight.models.kernels import native
-from recursight.models.layers.linear_scan import linear_scan
-from recursight.models.layers.recurrence import Recurrence, State, glorot, widened
+from recursight.models.kernels import operators
+from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 
 class MinLSTM(Recurrence):
@@ -26,15 +24,8 @@ class MinLSTM(Recurrence):
         nn.init.zeros_(self.input.bias)
         nn.init.constant_(self.input.bias.data[:hidden], forget_bias)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        if native.usable(steps):
-            return native.sequence("minlstm", steps, self.input.weight, self.input.bias, hidden=self.hidden)
-        forget, enter, candidate = widened(self.input(steps)).chunk(3, dim=-1)  # each B T H
-        # f/(f + i) = σ(log f - log i), which neither divides zero by zero nor loses a small share.
-        keep = torch.nn.functional.logsigmoid(forget) - torch.nn.functional.logsigmoid(enter)
-        return linear_scan(torch.sigmoid(keep), torch.sigmoid(-keep) * candidate)
-
-    def step(self, x: Tensor, state: State) -> State:
-        forget, enter, candidate = self.input(x).chunk(3, dim=-1)
-        f, i = torch.sigmoid(forget), torch.sigmoid(enter)
-        return (f / (f + i) * state[0] + i / (f + i) * candidate,)
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        outputs, _ = operators.sequence(
+            "minlstm", inputs, self.input.weight, self.input.bias, state=state, hidden=self.hidden
+        )
+        return outputs, (outputs[:, -1],)

@@ -1,18 +1,17 @@
 """Quasi-recurrent network (Bradbury et al., 2017, arXiv:1611.01576, eqs. 1-4)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recursight.models.kernels import native
-from recursight.models.layers.linear_scan import linear_scan
-from recursight.models.layers.recurrence import Recurrence, State, glorot, widened
+from recursight.models.kernels import operators
+from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 
 class QRNN(Recurrence):
     """z = tanh, f, o = σ of V [x[t-k+1] ... x[t]] + b;  c[t] = f c[t-1] + (1 - f) z;  h[t] = o c[t] (fo-pooling).
 
     Gates see a window of k inputs, never the state, so c is linear in c[t-1] and all steps are computed at once.
+    Its state has, besides h and c, the last k - 1 inputs.
 
     Args:
         features: size D of one step's input.
@@ -31,21 +30,19 @@ class QRNN(Recurrence):
         glorot(self.input.weight, 3)
         nn.init.zeros_(self.input.bias)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        if native.usable(steps):
-            return native.sequence("qrnn", self.prepare(steps), self.input.weight, self.input.bias, hidden=self.hidden)
-        candidate, forget, out = widened(self.input(self.prepare(steps))).chunk(3, dim=-1)  # each B T H
-        c = linear_scan(torch.sigmoid(forget), torch.sigmoid(-forget) * torch.tanh(candidate))
-        return torch.sigmoid(out) * c
-
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Each step's window, oldest input first: (B, T, k·D)."""
-        padded = F.pad(inputs, (0, 0, self.window - 1, 0))
-        steps = inputs.shape[1]
-        return torch.cat([padded[:, back : back + steps] for back in range(self.window)], dim=-1)
-
-    def step(self, x: Tensor, state: State) -> State:
-        candidate, forget, out = self.input(x).chunk(3, dim=-1)
-        f = torch.sigmoid(forget)
-        c = f * state[1] + (1 - f) * torch.tanh(candidate)
-        return torch.sigmoid(out) * c, c
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        batch, steps, features = inputs.shape
+        before = inputs.new_zeros(batch, self.window - 1, features)
+        if state is not None:
+            before = state[2].reshape(before.shape)
+        seen = torch.cat([before, inputs], dim=1)
+        windows = torch.cat([seen[:, start : start + steps] for start in range(self.window)], dim=-1)  # B T k·D
+        outputs, (c,) = operators.sequence(
+            "qrnn",
+            windows,
+            self.input.weight,
+            self.input.bias,
+            state=None if state is None else state[1:2],
+            hidden=self.hidden,
+        )
+        return outputs, (outputs[:, -1], c, seen[:, steps:].flatten(1))

@@ -1,18 +1,20 @@
-"""What every recurrent layer honours, and the two ways to combine layers: both directions, and stacks."""
+"""The contract of every recurrent layer, and the two ways to combine layers: both directions, and stacks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 State = tuple[Tensor, ...]
-Watch = Callable[[str, tuple[str, ...], list[State]], None]
-"""Is told the name of a recurrence inside a layer, the names of its state's parts, and its state after each step."""
 
 
 class Layer(nn.Module):
-    """Reads a sequence (B, T, D) or a grid (B, H, W, D), and gives a state of `width` features for each step.
+    """Reads a sequence (B, T, D) or a grid (B, H, W, D) into `width` features for each step, and a state to go on from.
+
+    A causal layer can read in parts: called on the next steps, or the next rows of a grid, with the state that it gave
+    for those before, it gives what it would have given for all at once. A layer that is not causal reads its input
+    whole.
 
     Args:
         features: size D of one step's input.
@@ -35,9 +37,17 @@ class Layer(nn.Module):
         self.features = features
         self.hidden = hidden
 
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """The outputs, and the state after the last step (or row); `state` is the one before the first.
+
+        Raises:
+            ValueError: if a state is given to a layer that is not causal.
+        """
+        raise NotImplementedError
+
     @property
     def width(self) -> int:
-        """Features of what it gives."""
+        """Features of the outputs."""
         return self.hidden
 
     def finals(self, sizes: Sequence[int]) -> list[int]:
@@ -50,22 +60,22 @@ class Layer(nn.Module):
         return [-1]
 
     def last(self, inputs: Tensor) -> Tensor:
-        """The states that have read everything, of each direction its own: (B, width).
+        """The outputs that have read everything, of each direction its own: (B, width).
 
-        A layer that can give them without all others has a form of its own.
+        A layer that can give them without all others overrides this.
         """
-        return last(self(inputs).flatten(1, -2), self.finals(inputs.shape[1:-1]))
+        return last(self(inputs)[0].flatten(1, -2), self.finals(inputs.shape[1:-1]))
 
-    def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
-        """What `forward` gives, by the plain form of each recurrence inside, which `watch` is told of."""
-        raise NotImplementedError
+    def refuse(self, state: State | None) -> None:
+        """Raises ValueError for a state: for layers that are not causal."""
+        if state is not None:
+            raise ValueError(f"{family(self)} reads its input whole, in more than one direction; it takes no state")
 
 
 class Recurrence(Layer):
-    """One recurrent layer in one direction.
+    """A causal layer whose state is its output, and what else it carries from step to step.
 
-    A subclass has two forms of the same equations: `step`, plain and readable, and `forward`, fast. Tests compare
-    them; the gradient probe needs the plain one, since it looks at every state.
+    A subclass has either `step`, the equation for one time step, or a `forward` of its own that is faster.
 
     Attributes:
         states: names of the parts of the state; the first is the output.
@@ -73,73 +83,58 @@ class Recurrence(Layer):
 
     states: ClassVar[tuple[str, ...]] = ("h",)
 
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        if state is None:  # not len(inputs), which an export takes for a constant
+            state = tuple(inputs.new_zeros(inputs.shape[0], self.hidden) for _ in self.states)
+        outputs = []
+        for x in inputs.unbind(dim=1):
+            state = self.step(x, state)
+            outputs.append(state[0])
+        return torch.stack(outputs, dim=1), state
+
+    def last(self, inputs: Tensor) -> Tensor:
+        state: State = self(inputs)[1]
+        return state[0]
+
     def step(self, x: Tensor, state: State) -> State:
         """One time step: x (B, D) and the state before it to the state after it, each part (B, H)."""
         raise NotImplementedError
 
-    def initial_state(self, x: Tensor) -> State:
-        """Zeros (B, H) for each part of the state."""
-        # Not len(x), which an export takes for a constant.
-        return tuple(x.new_zeros(x.shape[0], self.hidden) for _ in self.states)
-
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """What `step` is given: (B, T, D), the inputs themselves unless a step looks further back."""
-        return inputs
-
-    def unroll(self, inputs: Tensor) -> list[State]:
-        """The state after each step, by the plain form."""
-        state = self.initial_state(inputs)
-        states = []
-        for x in self.prepare(inputs).unbind(dim=1):
-            state = self.step(x, state)
-            states.append(state)
-        return states
-
-    def gather(self, states: list[State], inputs: Tensor) -> Tensor:
-        """What `forward` gives, from what `unroll` gave."""
-        return torch.stack([state[0] for state in states], dim=1)
-
-    def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
-        states = self.unroll(inputs)
-        watch("", self.states, states)
-        return self.gather(states, inputs)
-
 
 class Bidirectional(Layer):
-    """Reads in both directions (Schuster & Paliwal, 1997): states side by side, (B, T, 2·H), aligned in time.
+    """Reads in both directions (Schuster & Paliwal, 1997): outputs side by side, (B, T, 2·H), aligned in time.
 
-    A grid is read from its first and from its last corner.
+    A grid is read from its first and from its last corner. It gives both layers' states, the forward layer's first, for
+    a decoder to start from; it takes none, since the backward layer begins at the end.
     """
 
     causal = False
 
-    def __init__(self, onward: Layer, backward: Layer) -> None:
-        super().__init__(onward.features, onward.hidden)
-        self.onward = onward
-        self.backward = backward
+    def __init__(self, forward_layer: Layer, backward_layer: Layer) -> None:
+        super().__init__(forward_layer.features, forward_layer.hidden)
+        self.forward_layer = forward_layer
+        self.backward_layer = backward_layer
 
     @property
     def width(self) -> int:
-        return self.onward.width + self.backward.width
+        return self.forward_layer.width + self.backward_layer.width
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return torch.cat([self.onward(inputs), reverse(self.backward(reverse(inputs)))], dim=-1)
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        self.refuse(state)
+        outputs, after = self.forward_layer(inputs)
+        reversed_outputs, before = self.backward_layer(reverse(inputs))
+        return torch.cat([outputs, reverse(reversed_outputs)], dim=-1), (*after, *before)
 
     def finals(self, sizes: Sequence[int]) -> list[int]:
-        return [*self.onward.finals(sizes), *(-1 - final for final in self.backward.finals(sizes))]
+        return [*self.forward_layer.finals(sizes), *(-1 - final for final in self.backward_layer.finals(sizes))]
 
     def last(self, inputs: Tensor) -> Tensor:
-        return torch.cat([self.onward.last(inputs), self.backward.last(reverse(inputs))], dim=-1)
-
-    def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
-        onward = self.onward.observe(inputs, watch)
-        backward = self.backward.observe(reverse(inputs), within("backward", watch))
-        return torch.cat([onward, reverse(backward)], dim=-1)
+        return torch.cat([self.forward_layer.last(inputs), self.backward_layer.last(reverse(inputs))], dim=-1)
 
 
-def last(states: Tensor, finals: Sequence[int]) -> Tensor:
-    """From states (B, T, H), of each equal share of H that of its own step: (B, H)."""
-    shares = states.chunk(len(finals), dim=-1)
+def last(outputs: Tensor, finals: Sequence[int]) -> Tensor:
+    """From outputs (B, T, H), of each equal share of H that of its own step: (B, H)."""
+    shares = outputs.chunk(len(finals), dim=-1)
     return torch.cat([share[:, final] for share, final in zip(shares, finals, strict=True)], dim=-1)
 
 
@@ -148,52 +143,39 @@ def reverse(inputs: Tensor) -> Tensor:
     return inputs.flip(list(range(1, inputs.dim() - 1)))
 
 
-def within(name: str, watch: Watch) -> Watch:
-    """Puts a name before the names that `watch` is told."""
-    return lambda inner, parts, states: watch(f"{name}.{inner}".rstrip("."), parts, states)
-
-
 class Stack(nn.Module):
-    """Layers one above the other, with dropout between them (Zaremba et al., 2014, arXiv:1409.2329)."""
+    """Layers one above the other, with dropout between them (Zaremba et al., 2014, arXiv:1409.2329).
+
+    Its state has each layer's.
+    """
 
     def __init__(self, layers: Sequence[Layer], dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, state: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
+        after = []
         for depth, layer in enumerate(self.layers):
-            inputs = layer(self.dropout(inputs) if depth else inputs)
-        return inputs
+            before = None if state is None else state[depth]
+            inputs, reached = layer(self.dropout(inputs) if depth else inputs, before)
+            after.append(reached)
+        return inputs, after
 
     def last(self, inputs: Tensor) -> Tensor:
-        """The states of the uppermost layer that have read everything: (B, width)."""
-        *below, top = map(_layer, self.layers)
+        """The outputs of the uppermost layer that have read everything: (B, width)."""
+        if not self.layers:
+            return last(inputs.flatten(1, -2), [-1])
+        *below, top = self.layers
         for layer in below:
-            inputs = self.dropout(layer(inputs))
+            inputs = self.dropout(layer(inputs)[0])
+        assert isinstance(top, Layer)
         return top.last(inputs)
-
-    def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
-        """As a layer's; a recurrence's name opens with its depth and family, such as `0.lstm`."""
-        for depth, layer in enumerate(map(_layer, self.layers)):
-            inputs = layer.observe(self.dropout(inputs) if depth else inputs, within(f"{depth}.{family(layer)}", watch))
-        return inputs
-
-
-def _layer(module: nn.Module) -> Layer:
-    if not isinstance(module, Layer):
-        raise TypeError(f"a stack holds layers; this is a {type(module).__name__}")
-    return module
 
 
 def family(layer: Layer) -> str:
     """The layer's name in `LAYERS`."""
-    return type(layer.onward if isinstance(layer, Bidirectional) else layer).__name__.lower()
-
-
-def widened(products: Tensor) -> Tensor:
-    """In float32 at least: over many steps a recurrence adds up what bfloat16, as products are on CUDA, rounds away."""
-    return products.to(torch.promote_types(products.dtype, torch.float32))
+    return type(layer.forward_layer if isinstance(layer, Bidirectional) else layer).__name__.lower()
 
 
 def glorot(weight: Tensor, gates: int) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from recursight.models.layers import sweeps
-from recursight.models.layers.recurrence import Bidirectional, Layer, Watch, within
+from recursight.models.layers.recurrence import Bidirectional, Layer, State
 from recursight.models.layers.sweeps import along_columns, along_rows
 
 
@@ -40,12 +40,9 @@ class ReNet(Layer):
         """Rows are read to the right and to the left; at their ends, at the last row and the first."""
         return self.horizontal.finals(sizes)
 
-    def forward(self, grid: Tensor) -> Tensor:
-        return along_rows(self.horizontal, along_columns(self.vertical, grid))
-
-    def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
-        columns = along_columns(lambda lines: self.vertical.observe(lines, within("vertical", watch)), inputs)
-        return along_rows(lambda lines: self.horizontal.observe(lines, within("horizontal", watch)), columns)
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        self.refuse(state)
+        return along_rows(self.horizontal, along_columns(self.vertical, inputs)), ()
 
 
 def _both(name: str, features: int, hidden: int) -> Bidirectional:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from recursight.models.layers.lstm import LSTM
-from recursight.models.layers.recurrence import Bidirectional, Layer, Watch, within
+from recursight.models.layers.recurrence import Bidirectional, Layer, State
 from recursight.models.layers.sweeps import along_columns, along_rows
 
 
@@ -37,19 +37,10 @@ class Sequencer(Layer):
             nn.Linear(hidden, expansion * hidden), nn.GELU(), nn.Linear(expansion * hidden, hidden)
         )
 
-    def forward(self, grid: Tensor) -> Tensor:
-        x = self.widen(grid)  # B I J H
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        self.refuse(state)
+        x = self.widen(inputs)  # B I J H
         normed = self.before_sweeps(x)
-        return self._mix(x, along_columns(self.vertical, normed), along_rows(self.horizontal, normed))
-
-    def observe(self, inputs: Tensor, watch: Watch) -> Tensor:
-        x = self.widen(inputs)
-        normed = self.before_sweeps(x)
-        columns = along_columns(lambda lines: self.vertical.observe(lines, within("vertical", watch)), normed)
-        rows = along_rows(lambda lines: self.horizontal.observe(lines, within("horizontal", watch)), normed)
-        return self._mix(x, columns, rows)
-
-    def _mix(self, x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-        x = x + self.merge(torch.cat([columns, rows], dim=-1))
-        mixed: Tensor = x + self.mlp(self.before_mlp(x))
-        return mixed
+        swept = [along_columns(self.vertical, normed), along_rows(self.horizontal, normed)]
+        x = x + self.merge(torch.cat(swept, dim=-1))
+        return x + self.mlp(self.before_mlp(x)), ()

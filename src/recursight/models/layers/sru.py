@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from recursight.models.kernels import native
+from recursight.models.kernels import operators
 from recursight.models.layers.recurrence import Recurrence, State, glorot
 
 
@@ -30,37 +30,16 @@ class SRU(Recurrence):
         glorot(self.input.weight, 3)
         nn.init.zeros_(self.input.bias)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        if native.usable(steps):
-            c, r = native.sequence(
-                "sru",
-                steps,
-                self.input.weight,
-                self.input.bias,
-                vectors=self.recurrent.flatten(),
-                hidden=self.hidden,
-                outputs=2,
-            ).chunk(2, dim=-1)
-            return _output(c, r, self.highway(steps))
-        products, skip = self.input(steps), self.highway(steps)
-        _, c = self.initial_state(steps)
-        cells, resets = [], []
-        for product in products.unbind(dim=1):
-            c, r = self._cell(product, c)
-            cells.append(c)
-            resets.append(r)
-        return _output(torch.stack(cells, dim=1), torch.stack(resets, dim=1), skip)
-
-    def step(self, x: Tensor, state: State) -> State:
-        c, r = self._cell(self.input(x), state[1])
-        return _output(c, r, self.highway(x)), c
-
-    def _cell(self, product: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        forget, reset, candidate = product.chunk(3, dim=-1)
-        f = torch.sigmoid(forget + self.recurrent[0] * c)
-        r = torch.sigmoid(reset + self.recurrent[1] * c)
-        return f * c + (1 - f) * candidate, r
-
-
-def _output(c: Tensor, r: Tensor, skip: Tensor) -> Tensor:
-    return r * c + (1 - r) * (math.sqrt(3) * skip)
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        outputs, _ = operators.sequence(
+            "sru",
+            inputs,
+            self.input.weight,
+            self.input.bias,
+            vectors=self.recurrent.flatten(),
+            state=None if state is None else state[1:],
+            hidden=self.hidden,
+        )
+        c, r = outputs.chunk(2, dim=-1)
+        h = r * c + (1 - r) * (math.sqrt(3) * self.highway(inputs))
+        return h, (h[:, -1], c[:, -1])

@@ -10,7 +10,7 @@ from recursight.models.layers.gru import GRU
 from recursight.models.layers.lstm import LSTM
 from recursight.models.layers.mingru import MinGRU
 from recursight.models.layers.minlstm import MinLSTM
-from recursight.models.layers.recurrence import Recurrence
+from recursight.models.layers.recurrence import Layer, Recurrence
 
 CELLS: dict[str, Callable[[int, int], Recurrence]] = {
     "elman": Elman,
@@ -28,12 +28,12 @@ def cell(name: str, features: int, hidden: int) -> Recurrence:
     return CELLS[name](features, hidden)
 
 
-def along_rows(read: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
+def along_rows(layer: Layer, grid: Tensor) -> Tensor:
     """Each row of (B, H, W, D) as a sequence of W steps, into (B, H, W, D')."""
-    lines = read(grid.flatten(0, 1))  # B·H W D'
+    lines: Tensor = layer(grid.flatten(0, 1))[0]  # B·H W D'
     return lines.reshape(-1, grid.shape[1], *lines.shape[1:])
 
 
-def along_columns(read: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
+def along_columns(layer: Layer, grid: Tensor) -> Tensor:
     """Each column as a sequence of H steps, likewise."""
-    return along_rows(read, grid.transpose(1, 2)).transpose(1, 2)
+    return along_rows(layer, grid.transpose(1, 2)).transpose(1, 2)

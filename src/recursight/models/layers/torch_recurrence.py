@@ -1,15 +1,11 @@
-"""Layers whose weights are those of torch.nn's own: the same names, shapes and meaning.
-
-On the CPU the native kernels run them, elsewhere torch.nn, with cuDNN on CUDA.
-"""
+"""Layers whose weights are those of torch.nn's own: the same names, shapes and meaning."""
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from recursight.models.kernels import native
-from recursight.models.layers.recurrence import Recurrence, glorot, orthogonal
+from recursight.models.kernels import operators
+from recursight.models.layers.recurrence import Recurrence, State, glorot, orthogonal
 
 
 class TorchRecurrence(Recurrence):
@@ -33,46 +29,23 @@ class TorchRecurrence(Recurrence):
         nn.init.zeros_(self._weight("bias_ih_l0"))
         nn.init.zeros_(self._weight("bias_hh_l0"))
 
-    def forward(self, steps: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():
-            return self._exported(steps)
-        if native.usable(steps):
-            return native.sequence(
-                self.kernel,
-                steps,
-                self._weight("weight_ih_l0"),
-                self.biases(),
-                from_state=self._weight("weight_hh_l0"),
-                hidden=self.hidden,
-            )
-        states: Tensor = self.rnn(steps)[0]
-        return states
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        outputs, carried = operators.sequence(
+            self.kernel,
+            inputs,
+            self._weight("weight_ih_l0"),
+            self._weight("bias_ih_l0"),
+            from_state=self._weight("weight_hh_l0"),
+            state_bias=self._weight("bias_hh_l0"),
+            state=state,
+            hidden=self.hidden,
+        )
+        return outputs, (outputs[:, -1], *carried)
 
     @property
     def kernel(self) -> str:
-        """The native kernel's name."""
+        """Its cell's name in `kernels`."""
         return type(self).__name__.lower()
-
-    def biases(self) -> Tensor:
-        """What is added to each block of products, as the kernel wants it."""
-        return self._weight("bias_ih_l0") + self._weight("bias_hh_l0")
-
-    def _exported(self, steps: Tensor) -> Tensor:
-        """The operator below the module: an exported program may not assign attributes, as the module does."""
-        start = [part.unsqueeze(0) for part in self.initial_state(steps)]
-        weights = [self._weight(name) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")]
-        operator = getattr(torch, self.rnn.mode.lower())  # gru, lstm, rnn_tanh, rnn_relu
-        states: Tensor = operator(
-            steps, start if len(start) > 1 else start[0], weights, True, 1, 0.0, False, False, True
-        )[0]
-        return states
-
-    def products(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """V x + b and W h + b' of all gates side by side, each (B, gates · H)."""
-        return (
-            nn.functional.linear(x, self._weight("weight_ih_l0"), self._weight("bias_ih_l0")),
-            nn.functional.linear(h, self._weight("weight_hh_l0"), self._weight("bias_hh_l0")),
-        )
 
     def _weight(self, name: str) -> Tensor:
         return self.rnn.get_parameter(name)

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recursight.data.versions import EMBEDDED
 from recursight.errors import InputError
+from recursight.files import read_yaml
 from recursight.layout import Layout
 from recursight.operations.doctor.finding import Finding, some
 from recursight.operations.doctor.software import edit
@@ -28,7 +27,7 @@ DECLARED = (*WRITTEN_BY_DVC, "dvc.yaml", "params.yaml")
 def params(layout: Layout) -> Iterator[Finding]:
     try:
         count = len(load(layout.params).candidates)
-    except (InputError, UnicodeDecodeError) as error:
+    except InputError as error:
         for line in str(error).splitlines():
             yield Finding("params", "mend", line, (edit(layout),))
         return
@@ -60,6 +59,9 @@ def data(layout: Layout) -> Iterator[Finding]:
         yield Finding("data", "mend", "data/ is missing", how)
     elif not layout.data_dvc.exists():
         yield Finding("data", "mend", "data/ is pinned by no data.dvc", ("dvc add data",))
+    if _is_broken(layout, "params.yaml"):  # DVC may take hours over what is refused here at once
+        yield Finding("data", "note", "params.yaml cannot be read: what has changed was not looked at")
+        return
     told = _run(layout, sys.executable, "-m", "dvc", "status", "--json")
     if told.returncode and any(sign in told.stderr for sign in BUSY):
         yield Finding("data", "note", "a stage is at work: what has changed was not looked at")
@@ -146,10 +148,10 @@ def _for_dvc(layout: Layout, said: str) -> tuple[str, ...]:
 
 def _is_broken(layout: Layout, name: str) -> bool:
     try:
-        yaml.safe_load((layout.root / name).read_text(encoding="utf-8"))
+        read_yaml(layout.root / name)
     except FileNotFoundError:
         return False
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except InputError:
         return True
     return False
 
