@@ -37,6 +37,7 @@ def entrant(
             "train_seconds": 2.5,
             "images_per_second": 1e4,
             "latency_ms": 0.1 * len(name),
+            "latency_on": "cpu, 1 thread",
             "throughput": 2e5,
         }
         metrics.append({part: scores(part_rows, TASK, 0.95) for part, part_rows in scored.items()} | costs)

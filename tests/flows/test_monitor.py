@@ -33,10 +33,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def log(platform: Platform, *, inverted: bool) -> None:
     layout = Layout(platform.workspace.root)
     store = open_store(layout.store)
-    images = np.array(store.images[store.indices("test"), 0])
-    answers = np.full((len(images), len(store.classes)), 0.01, np.float32)
-    answers[np.arange(len(images)), store.labels("test")] = 0.91
-    write_log(layout.predictions, 255 - images if inverted else images, answers, store.classes)
+    images = store.first_frames(store.indices("test"))
+    targets = store.targets_of(store.indices("test"))["value"].cat
+    answers = np.full((len(images), len(targets.categories)), 0.01, np.float32)
+    answers[np.arange(len(images)), targets.codes] = 0.91
+    write_log(layout.predictions, 255 - images if inverted else images, answers, tuple(targets.categories))
 
 
 def runs(platform: Platform) -> list[dict[str, Any]]:

@@ -38,14 +38,14 @@ def served(project: Layout) -> Layout:
 def ask(layout: Layout, images: np.ndarray, **marks: object) -> None:
     """Has the champion answer, and logs it."""
     champion = load_champion(layout)
-    write_log(layout.predictions, images, champion.scores(images), champion.classes, **marks)  # type: ignore[arg-type]
+    write_log(layout.predictions, images, champion.answers(images), champion.vocabulary, **marks)  # type: ignore[arg-type]
 
 
 def usual(layout: Layout, count: int = 250) -> np.ndarray:
     """Images like the reference: validation and test are drawn alike."""
     store = open_store(layout.store)
     rows = np.concatenate([store.indices("validation"), store.indices("test")])
-    return np.array(store.images[np.random.default_rng(0).choice(rows, count, replace=False), 0])
+    return store.first_frames(np.random.default_rng(0).choice(rows, count, replace=False))
 
 
 class Server(BaseHTTPRequestHandler):

@@ -17,7 +17,7 @@ def test_a_winner_registered_over_http_is_loaded_over_http(project, server, monk
     assert register(project).champion == 1
     assert not register(project).created
     champion = load_champion(project)
-    images = np.array(open_store(project.store).images[:3, 0])
-    together, alone = champion.scores(images), np.concatenate([champion.scores(image[None]) for image in images])
+    images = np.array(open_store(project.store).frames[:3])
+    together, alone = champion.answers(images), np.concatenate([champion.answers(image[None]) for image in images])
     assert (together.argmax(axis=1) == alone.argmax(axis=1)).all()
     assert not (project.root / "mlartifacts").exists()
