@@ -27,12 +27,12 @@ SHAPE = [8, 10, 1]
 def network_of(name: str) -> Network:
     torch.manual_seed(0)
     architecture = load(ROOT / "params.yaml").candidate(name).architecture
-    return assemble(**architecture, input_shape=SHAPE, classes=5, mean=[0.3], std=[0.4]).eval()
+    return assemble(architecture, input_shape=SHAPE, outputs=5, mean=[0.3], std=[0.4]).eval()
 
 
 def a_network(**candidate: Any) -> Network:
     architecture = Candidate(hidden=[8], **candidate).architecture
-    return assemble(**architecture, input_shape=SHAPE, classes=5, mean=[0.3], std=[0.4]).eval()
+    return assemble(architecture, input_shape=SHAPE, outputs=5, mean=[0.3], std=[0.4]).eval()
 
 
 @pytest.mark.parametrize("name", CANDIDATES)

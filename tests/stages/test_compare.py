@@ -14,7 +14,7 @@ from recursight.evaluation.significance import mcnemar
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
 from recursight.stages import compare, evaluate
-from recursight.stages.compare import in_words, sum_of_confusions
+from recursight.stages.compare import on_one_line, sum_of_confusions
 from recursight.stages.lifeline import mark_flow
 from tests.stages.trained import CANDIDATES, project
 
@@ -125,5 +125,5 @@ def test_architectures_in_words(layout: Layout) -> None:
     from recursight.params import load
 
     params = load(layout.params)
-    assert in_words(params.candidate("wide")) == "rows → gru 48 both ways → last"
-    assert in_words(params.candidate("conv")) == "conv 6 → whole"
+    assert on_one_line(params.candidate("wide")) == "rows → gru 48 both ways → last"
+    assert on_one_line(params.candidate("conv")) == "conv (channels 6) → whole"

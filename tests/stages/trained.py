@@ -16,7 +16,7 @@ from recursight.params import load
 
 CANDIDATES = {
     "gru": {"layer": "gru", "hidden": 24},
-    "conv": {"stem": "conv", "channels": [6], "scan": "whole", "layer": "none"},
+    "conv": {"stem": {"conv": {"channels": [6]}}, "scan": "whole", "layer": "none"},
 }
 
 
@@ -51,9 +51,9 @@ def train(layout: Layout, name: str, seed: int, store: Store, steps: int = 40) -
     torch.set_num_threads(1)  # two would wait for each other where other work is going on
     torch.manual_seed(seed)
     model = assemble(
-        **architecture,
+        architecture,
         input_shape=store.shape[1:],
-        classes=len(store.classes),
+        outputs=len(store.classes),
         mean=store.mean,
         std=store.std,
     )

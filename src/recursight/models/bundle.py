@@ -28,7 +28,7 @@ class Card:
     Attributes:
         candidate: its name in params.yaml.
         seed: of initialisation, order of images, augmentation and dropout.
-        architecture: arguments of `assemble`, all but the shapes.
+        architecture: what `assemble` is given, all but the shapes.
         classes: names in the order of the network's outputs.
         input_shape: H, W, C of the raw uint8 images it takes.
         mean: subtracted from each channel on the scale 0 to 1.
@@ -94,9 +94,9 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Card]:
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != card.weights_digest:
         raise InputError(f"{path} is not the file that {CARD} beside it describes; restore it with `dvc checkout`.")
     model = assemble(
-        **card.architecture,
+        card.architecture,
         input_shape=card.input_shape,
-        classes=len(card.classes),
+        outputs=len(card.classes),
         mean=card.mean,
         std=card.std,
     )

@@ -19,10 +19,9 @@ from recursight.data.store import Store, open_store
 from recursight.errors import InputError
 from recursight.files import digest, replacing, write_json
 from recursight.layout import Layout
-from recursight.models.assembly import Network, assemble
+from recursight.models.assembly import Network, assemble, workable_side
 from recursight.models.bundle import save_bundle
 from recursight.models.kernels.build import library
-from recursight.models.scans import OF_PATCHES
 from recursight.params import Candidate, Params, Train, load
 from recursight.provenance import code_digest, git_commit, machine
 from recursight.stages.lifeline import alone, in_a_flow
@@ -102,7 +101,7 @@ class Training:
         if shape[0] != 1:
             raise InputError(f"The store holds clips of {shape[0]} frames; candidates read single images so far.")
         network = _assemble(
-            self.name, self.candidate, shape[1:], classes=len(store.classes), mean=store.mean, std=store.std
+            self.name, self.candidate, shape[1:], outputs=len(store.classes), mean=store.mean, std=store.std
         )
         return network.to(self.device)
 
@@ -152,8 +151,7 @@ def check(params: Params) -> None:
         try:
             settings = params.training_of(name)
             choose_device(settings.device)
-            side = _side(candidate)
-            network = _assemble(name, candidate, (side, side, 1), classes=2, mean=(0.5,), std=(0.5,))
+            network = _assemble(name, candidate, None, outputs=2, mean=(0.5,), std=(0.5,))
             build_optimizer(settings.optimizer, network.parameters(), learning_rate=1, weight_decay=0, momentum=0)
         except InputError as error:
             faults.append(str(error))
@@ -161,19 +159,12 @@ def check(params: Params) -> None:
         raise InputError("\n".join(dict.fromkeys(faults)))
 
 
-def _side(candidate: Candidate) -> int:
-    """A side of images that the candidate can take: all that cuts, halves or shares out divides it."""
-    side: int = candidate.patch_size * 2 ** len(candidate.channels)
-    if candidate.stem == "patches" and candidate.scan in OF_PATCHES:
-        side *= candidate.patch_size
-    if candidate.layer == "none" and candidate.readout == "multihead":
-        side *= candidate.heads
-    return side
-
-
-def _assemble(name: str, candidate: Candidate, shape: Sequence[int], **rest: Any) -> Network:
+def _assemble(name: str, candidate: Candidate, shape: Sequence[int] | None, **rest: Any) -> Network:
+    """For images of a shape, or of one that the candidate can read."""
+    architecture = candidate.architecture
     try:
-        return assemble(**candidate.architecture, input_shape=shape, **rest)
+        side = 0 if shape else workable_side(architecture)
+        return assemble(architecture, input_shape=shape or (side, side, 1), **rest)
     except InputError as error:
         raise InputError(f"params.yaml: candidates.{name}.{error}") from None
 

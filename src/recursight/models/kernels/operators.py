@@ -119,14 +119,14 @@ def products(module: torch.nn.Module, inputs: Tensor) -> int:
     )
     with counter, torch.no_grad():
         module(inputs)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _native(inputs: Tensor) -> bool:
     """Whether the operator is called: by whom it is run is then decided when it runs, also for a compiled or exported
     program."""
     if torch.compiler.is_compiling():
-        return inputs.device.type == "cpu" and inputs.dtype in native.SUFFIX
+        return bool(inputs.device.type == "cpu" and inputs.dtype in native.SUFFIX)
     return native.runs(inputs)
 
 
