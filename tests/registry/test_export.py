@@ -68,10 +68,10 @@ served_model.define_operators(Path(sys.argv[2]))
 folder = Path(sys.argv[3])
 images = torch.load(folder / "images")
 for path in sorted(folder.glob("*.pt2")):
+    programme = served_model.load_programme(path)
     with torch.inference_mode():
-        torch.save(served_model.load_programme(path)(images), path.with_suffix(".answers"))
-    for batch in (1, 5):
-        assert len(served_model.load_programme(path)(images[:batch])) == batch
+        torch.save(programme(images), path.with_suffix(".answers"))
+        assert len(programme(images[:1])) == 1
 assert not any(name.startswith("recursight.") for name in sys.modules)
 """
 

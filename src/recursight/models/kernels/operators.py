@@ -112,7 +112,7 @@ def products(module: torch.nn.Module, inputs: Tensor) -> int:
 
     def of_sequence(_cell: str, inputs: Any, from_input: Any, _bias: Any, from_state: Any, *_: Any, **__: Any) -> int:
         weights = math.prod(from_input) + (math.prod(from_state) if from_state else 0)
-        return 2 * math.prod(inputs[:-1]) * weights
+        return int(2 * math.prod(inputs[:-1]) * weights)
 
     counter = FlopCounterMode(
         display=False, custom_mapping={OPERATORS.sequence: of_sequence, OPERATORS.grid: of_sequence}
@@ -126,7 +126,7 @@ def _native(inputs: Tensor) -> bool:
     """Whether the operator is called: by whom it is run is then decided when it runs, also for a compiled or exported
     program."""
     if torch.compiler.is_compiling():
-        return bool(inputs.device.type == "cpu" and inputs.dtype in native.SUFFIX)
+        return inputs.device.type == "cpu" and inputs.dtype in native.SUFFIX
     return native.runs(inputs)
 
 
