@@ -49,7 +49,7 @@ class Conv(nn.Module):
 class Patches(nn.Module):
     """Patch embedding: one product of each square patch (Dosovitskiy et al., 2021, arXiv:2010.11929, eq. 1).
 
-    Without the position embedding of that equation: the order of reading tells a recurrence where it is.
+    Without the position embedding of that equation: a recurrence knows the position from the order of reading.
 
     Args:
         shape: H, W, C of the image.
