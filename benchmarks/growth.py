@@ -90,7 +90,7 @@ def trained(store: np.ndarray, rows: np.ndarray, labels: np.ndarray, hidden: int
     torch.manual_seed(seed)
     task = Classification()
     gru = Candidate(layer="gru", hidden=[hidden]).architecture
-    model = assemble(**gru, input_shape=store.shape[1:], classes=10, mean=[0.5], std=[0.3])
+    model = assemble(gru, input_shape=store.shape[1:], outputs=10, mean=[0.5], std=[0.3])
     settings = {"device": torch.device("cpu"), "memory_fraction": 0.0 if streamed else 1.0}
     epochs = fit(
         model,

@@ -8,26 +8,15 @@ from torch import Tensor, nn
 from benchmarks.cases import CLASSES, SIDE, Case
 from recursight.models.assembly import Network, assemble
 from recursight.models.kernels.plain import GRID_CELLS
+from recursight.params import Candidate
 
 
 def ours(case: Case) -> Network:
     """As `recursight train` builds it."""
     torch.manual_seed(0)
-    return assemble(
-        stem="none",
-        channels=[1],
-        scan=case.scan,
-        layer=case.layer,
-        hidden=case.hidden,
-        bidirectional=False,
-        dropout=0.0,
-        readout="last",
-        options=case.options,
-        input_shape=[SIDE, SIDE, 1],
-        classes=CLASSES,
-        mean=[0.0],
-        std=[1.0],
-    )
+    layer = {case.layer: case.options} if case.options else case.layer
+    architecture = Candidate(scan=case.scan, layer=layer, hidden=list(case.hidden)).architecture
+    return assemble(architecture, input_shape=[SIDE, SIDE, 1], outputs=CLASSES, mean=[0.0], std=[1.0])
 
 
 class PlainTorch(nn.Module):

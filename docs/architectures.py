@@ -6,7 +6,7 @@ A test runs it and compares, so the page cannot fall behind the layers.
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +20,7 @@ from recursight.models.layers.recurrence import Layer, Recurrence
 from recursight.models.readouts import READOUTS
 from recursight.models.scans import SCANS
 from recursight.models.stems import STEMS
+from recursight.params import Candidate
 
 FOLDER = Path(__file__).parent
 SIDE, HIDDEN = 28, 64
@@ -71,31 +72,18 @@ GUIDE: dict[str, tuple[str, str]] = {
 }
 
 
-def classifier(name: str) -> Network:
-    """The network behind a row of the table: over rows, or over the pixel grid; renet and sequencer over patches."""
+def network(name: str) -> tuple[str, Network]:
+    """The scan and the network of a row of the table: over rows or the pixel grid; renet and sequencer over patches."""
     torch.manual_seed(0)
     patched = name in ("renet", "sequencer")
     scan = ("patch-grid" if patched else "grid") if LAYERS[name].grid else "rows"
-    return assemble(
-        stem="none",
-        channels=[1],
-        scan=scan,
-        layer=name,
-        hidden=[HIDDEN],
-        bidirectional=False,
-        dropout=0.0,
-        readout="last",
-        options={},
-        input_shape=[SIDE, SIDE, 1],
-        classes=10,
-        mean=[0.0],
-        std=[1.0],
-    )
+    architecture = Candidate(scan=scan, layer=name, hidden=[HIDDEN]).architecture
+    return scan, assemble(architecture, input_shape=[SIDE, SIDE, 1], outputs=10, mean=[0.0], std=[1.0])
 
 
 def figures(name: str) -> dict[str, Any]:
     """What the layer reads, its parameters, sequential steps, and floating-point operations per image."""
-    model = classifier(name)
+    scan, model = network(name)
     stack = model.stacks[0]
     lengths: dict[str, int] = {}
 
@@ -111,7 +99,7 @@ def figures(name: str) -> dict[str, Any]:
     stack(view)
     side_by_side = name == "sequencer"
     return {
-        "reads": {"rows": "rows", "grid": "pixels", "patch-grid": "4×4 patches"}[model.scan.name],
+        "reads": {"rows": "rows", "grid": "pixels", "patch-grid": "4×4 patches"}[scan],
         "parameters": sum(weights.numel() for weights in stack.parameters()),
         "steps": max(lengths.values()) if side_by_side else sum(lengths.values()),
         "products": products(stack, view) / 1e6,
@@ -143,7 +131,9 @@ def page() -> str:
             f"| {found['products']:.2f} | {use} | {avoid} |"
         )
     for title, parts in PARTS.items():
-        lines += ["", f"## {title}", "", *(f"- `{name}`: {words}" for name, words in parts.items())]
+        lines += ["", f"## {title}", ""]
+        for name, part in parts.items():
+            lines += [f"- `{name}`: {opening(part)}", *(f"  {line}" for line in options(part))]
     for name, layer in LAYERS.items():
         lines += ["", f"## {name}", "", *description(layer), "", f"![How {name} reads](architectures/{name}.svg)"]
     return "\n".join(lines) + "\n"
@@ -154,16 +144,7 @@ def opening(described: Any) -> str:
     return (inspect.getdoc(described) or "").splitlines()[0]
 
 
-PARTS = {
-    "Stems": {name: opening(stem) for name, stem in STEMS.items()},
-    "Scans": {name: opening(scan) for name, scan in SCANS.items()}
-    | {  # these share a function with another scan
-        "permuted": "T = H·W steps: pixels in a random order given by `permutation_seed`, the same for every image.",
-        "patches": "One step per square patch of side `patch_size`, in reading order.",
-        "patch-grid": "The grid of square patches of side `patch_size`.",
-    },
-    "Readouts": {name: opening(readout) for name, readout in READOUTS.items()},
-}
+PARTS: dict[str, Mapping[str, Any]] = {"Stems": STEMS, "Scans": SCANS, "Readouts": READOUTS}
 
 
 def parallel(layer: type[Layer]) -> bool:
@@ -174,20 +155,26 @@ def parallel(layer: type[Layer]) -> bool:
 def description(layer: type[Layer]) -> list[str]:
     """Paper, equations and options, from the docstrings."""
     words = (inspect.getdoc(layer) or "").split("\nArgs:")[0].strip()
-    signature = inspect.signature(layer.__init__).parameters.values()
-    options = [option(layer, entry) for entry in signature if entry.kind is entry.KEYWORD_ONLY]
     lines = [opening(importlib.import_module(layer.__module__)), "", *words.splitlines()]
-    return [*lines, "", "Options and their defaults:", "", *options] if options else lines
+    found = options(layer)
+    return [*lines, "", "Options and their defaults:", "", *found] if found else lines
 
 
-def option(layer: type[Layer], entry: inspect.Parameter) -> str:
+def options(part: Any) -> list[str]:
+    """A line for each option of a layer or another part."""
+    signature = inspect.signature(part.__init__ if isinstance(part, type) else part).parameters.values()
+    return [option(part, entry) for entry in signature if entry.kind is entry.KEYWORD_ONLY]
+
+
+def option(part: type, entry: inspect.Parameter) -> str:
     """Default, choices and meaning of an option, from the docstring of the class that takes it."""
-    (documented,) = [inspect.getdoc(family) or "" for family in layer.__mro__ if "__init__" in vars(family)][:1]
+    (documented,) = [inspect.getdoc(family) or "" for family in part.__mro__ if "__init__" in vars(family)][:1]
     found = re.search(rf"^    {entry.name}: (.*(?:\n     .*)*)", documented, re.MULTILINE)
-    assert found, f"{layer.__name__} does not say what {entry.name} means"
-    choices = ", ".join(f"`{choice}`" for choice in get_args(entry.annotation))
+    assert found, f"{part.__name__} does not say what {entry.name} means"
+    choices = ", ".join(f"`{choice}`" for choice in get_args(entry.annotation) if isinstance(choice, str))
     meaning = " ".join(found[1].split()).rstrip(".,;")
-    return f"- `{entry.name}: {entry.default}`{f' (of {choices})' if choices else ''}: {meaning}."
+    default = list(entry.default) if isinstance(entry.default, tuple) else entry.default
+    return f"- `{entry.name}: {default}`{f' (of {choices})' if choices else ''}: {meaning}."
 
 
 # ---- Diagrams ----

@@ -17,16 +17,15 @@ from recursight.params import load
 
 PLAIN: dict[str, Any] = {
     "stem": "none",
-    "channels": [4],
     "scan": "rows",
     "layer": "gru",
     "hidden": [5],
     "bidirectional": False,
     "dropout": 0.0,
     "readout": "last",
-    "options": {},
     "input_shape": [8, 6, 1],
-    "classes": 3,
+    "outputs": 3,
+    "reverse": False,
     "mean": [0.5],
     "std": [0.25],
 }
@@ -35,7 +34,9 @@ PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 
 def build(**changes: Any) -> Network:
     torch.manual_seed(0)
-    return assemble(**(PLAIN | changes)).eval()
+    given = PLAIN | changes
+    rest = {key: given.pop(key) for key in ("input_shape", "outputs", "mean", "std")}
+    return assemble(given, **rest).eval()
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -47,9 +48,9 @@ def images(*shape: int) -> torch.Tensor:
 def test_every_candidate_of_the_project_reads_images(name: str, shape: tuple[int, int, int]) -> None:
     channels = shape[2]
     model = assemble(
-        **PARAMS.candidates[name].architecture,
+        PARAMS.candidates[name].architecture,
         input_shape=shape,
-        classes=4,
+        outputs=4,
         mean=[0.5] * channels,
         std=[0.2] * channels,
     ).eval()
@@ -90,7 +91,7 @@ def test_last_of_both_directions_has_read_the_whole_image() -> None:
 
 def test_attention_weighs_steps_and_sums_to_one() -> None:
     states = torch.randn(2, 7, 5)
-    attention = Attention(5, [6], 1)
+    attention = Attention(5, [6])
     weights = attention.weights(states)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
     torch.testing.assert_close(attention(states), torch.einsum("bt,bth->bh", weights, states))
@@ -98,7 +99,7 @@ def test_attention_weighs_steps_and_sums_to_one() -> None:
 
 def test_each_head_weighs_steps_for_its_share() -> None:
     states = torch.randn(2, 7, 6)
-    multihead = MultiHead(6, [6], 3)
+    multihead = MultiHead(6, [6], heads=3)
     weights = multihead.weights(states)
     assert weights.shape == (2, 7, 3)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 3))
@@ -134,11 +135,10 @@ def test_every_layer_makes_a_classifier_that_can_be_exported(name: str, readout:
 def test_every_stem_fits_every_scan(stem: str, scan: str, reverse: bool) -> None:
     layer = "mdlstm" if scan in ("grid", "patch-grid") else "gru"
     model = build(
-        stem=stem,
-        scan=scan,
+        stem={stem: {"patch_size": 2}} if stem == "patches" else stem,
+        scan={scan: {"patch_size": 2}} if "patch" in scan else scan,
         layer=layer,
         reverse=reverse,
-        patch_size=2,
         input_shape=[8, 12, 3],
         mean=[0.5] * 3,
         std=[0.25] * 3,
@@ -148,12 +148,14 @@ def test_every_stem_fits_every_scan(stem: str, scan: str, reverse: bool) -> None
 
 def test_a_strided_convolution_halves_as_pooling_does() -> None:
     for downsample in ("pool", "stride"):
-        model = build(stem="conv", channels=[4, 4, 4], downsample=downsample, input_shape=[28, 28, 1])
+        model = build(stem={"conv": {"channels": [4, 4, 4], "downsample": downsample}}, input_shape=[28, 28, 1])
         assert model.stem(torch.zeros(1, 28, 28, 1)).shape == (1, 7, 7, 4)
 
 
 def test_the_patch_embedding_is_a_strided_convolution() -> None:
-    model = build(stem="patches", channels=[5], patch_size=2, input_shape=[4, 6, 3], mean=[0.5] * 3, std=[0.25] * 3)
+    model = build(
+        stem={"patches": {"patch_size": 2, "width": 5}}, input_shape=[4, 6, 3], mean=[0.5] * 3, std=[0.25] * 3
+    )
     image = torch.rand(2, 4, 6, 3)
     kernel = model.stem.embed.weight.reshape(5, 2, 2, 3).permute(0, 3, 1, 2)
     expected = F.conv2d(image.permute(0, 3, 1, 2), kernel, model.stem.embed.bias, stride=2).permute(0, 2, 3, 1)
@@ -161,7 +163,7 @@ def test_the_patch_embedding_is_a_strided_convolution() -> None:
 
 
 def test_the_conv_stem_is_convolution_normalisation_rectifying_and_pooling() -> None:
-    stem = build(stem="conv", channels=[6], input_shape=[8, 10, 3]).stem.double().train()
+    stem = build(stem={"conv": {"channels": [6]}}, input_shape=[8, 10, 3]).stem.double().train()
     image = torch.rand(4, 8, 10, 3, dtype=torch.float64, requires_grad=True)
     convolution, normalisation = stem.blocks[:2]
     normal = normalisation(F.conv2d(image.permute(0, 3, 1, 2), convolution.weight, padding=1))
@@ -175,7 +177,7 @@ def test_the_conv_stem_is_convolution_normalisation_rectifying_and_pooling() -> 
 
 
 def test_the_conv_stem_keeps_small_images_readable() -> None:
-    model = build(stem="conv", channels=[4, 4, 4], input_shape=[28, 28, 1])
+    model = build(stem={"conv": {"channels": [4, 4, 4]}}, input_shape=[28, 28, 1])
     assert model.stem(torch.zeros(1, 28, 28, 1)).shape == (1, 7, 7, 4)
 
 
@@ -195,8 +197,8 @@ def test_floats_of_any_width_are_images() -> None:
         ({"layer": "rnn2d"}, "scan: 'rnn2d' reads a grid; set scan to 'grid', not 'rows'."),
         ({"scan": "grid"}, "scan: 'gru' reads a sequence; set scan to one, such as 'rows', not 'grid'."),
         (
-            {"layer": "lstm", "options": {"forget_bais": 1}},
-            "options.forget_bais: 'lstm' has no such option; did you mean 'forget_bias'?",
+            {"layer": {"lstm": {"forget_bais": 1}}},
+            "layer.lstm.forget_bais: 'lstm' has no such option; did you mean 'forget_bias'?",
         ),
         (
             {"layer": "hierarchical", "scan": "grid", "hidden": [4, 4]},
@@ -207,22 +209,34 @@ def test_floats_of_any_width_are_images() -> None:
             "bidirectional: 'renet' reads in all directions as it is; set bidirectional to false.",
         ),
         (
-            {"layer": "renet", "scan": "grid", "options": {"cell": "grru"}},
-            "options: cell 'grru' is unknown; did you mean 'gru'?",
+            {"layer": {"renet": {"cell": "grru"}}, "scan": "grid"},
+            "layer.renet: cell 'grru' is unknown; did you mean 'gru'?",
         ),
         (
-            {"readout": "multihead", "heads": 2},
-            "heads: 2 does not divide the 5 features of the states; use one of 1, 5.",
+            {"readout": {"multihead": {"heads": 2}}},
+            "readout.multihead: heads 2 does not divide the 5 features of the states; use one of 1, 5.",
         ),
-        ({"stem": "patches", "patch_size": 4}, "patch_size: 4 does not tile 8×6; use one of 1, 2."),
-        ({"options": {"x": 1}}, "options.x: 'gru' has no such option; it has none."),
+        ({"stem": "patches"}, "stem: patch_size 4 does not tile 8×6; use one of 1, 2."),
+        ({"layer": {"gru": {"x": 1}}}, "layer.gru.x: 'gru' has no such option; it has none."),
         (
-            {"layer": "elman", "options": {"activation": "sine"}},
-            "options: activation must be tanh or relu; it is 'sine'.",
+            {"layer": {"elman": {"activation": "sine"}}},
+            "layer.elman: activation must be tanh or relu; it is 'sine'.",
         ),
-        ({"layer": "lstm", "options": {"forget_bias": "one"}}, "options.forget_bias: 'one' is not a number."),
-        ({"layer": "qrnn", "options": {"window": 2.0}}, "options.window: 2.0 is not a whole number."),
-        ({"layer": "elman", "options": {"start": None}}, "options.start: None is not a name."),
+        ({"layer": {"lstm": {"forget_bias": "one"}}}, "layer.lstm.forget_bias: 'one' is not a number."),
+        ({"layer": {"qrnn": {"window": 2.0}}}, "layer.qrnn.window: 2.0 is not a whole number."),
+        ({"layer": {"elman": {"start": None}}}, "layer.elman.start: None is not a name."),
+        (
+            {"stem": {"conv": {"channles": [4]}}},
+            "stem.conv.channles: 'conv' has no such option; did you mean 'channels'?",
+        ),
+        ({"stem": {"conv": {"channels": 4}}}, "stem.conv.channels: 4 is not a list of whole numbers."),
+        (
+            {"stem": {"conv": {"channels": [0]}}},
+            "stem.conv: channels must be a list of numbers of at least 1; it is [0].",
+        ),
+        ({"scan": {"rows": {"patch_size": 2}}}, "scan.rows.patch_size: 'rows' has no such option; it has none."),
+        ({"scan": {"patches": {"patch_size": 0}}}, "scan.patches: patch_size 0 does not tile 8×6; use one of 1, 2."),
+        ({"readout": {"mean": {"heads": 2}}}, "readout.mean.heads: 'mean' has no such option; it has none."),
     ],
 )
 def test_wrong_names_are_refused(changes: dict[str, Any], sentence: str) -> None:
@@ -238,7 +252,15 @@ def test_options_of_a_layer_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None
             self.gated, self.order = gated, order
 
     monkeypatch.setitem(LAYERS, "own", Own)
-    build(layer="own", options={"gated": False, "order": [1, 0]})
+    build(layer={"own": {"gated": False, "order": [1, 0]}})
     with pytest.raises(InputError) as refusal:
-        build(layer="own", options={"gated": 1})
-    assert str(refusal.value) == "options.gated: 1 is not true or false."
+        build(layer={"own": {"gated": 1}})
+    assert str(refusal.value) == "layer.own.gated: 1 is not true or false."
+
+
+@pytest.mark.parametrize("scan", ["rows+columns", "grid"])
+def test_reversed_views_are_read_from_their_end(scan: str) -> None:
+    layer, batch = ("mdlstm" if scan == "grid" else "gru"), images(2, 8, 6, 1)
+    forward, backward = (build(scan=scan, layer=layer, reverse=reverse).views(batch) for reverse in (False, True))
+    for one, other in zip(forward, backward, strict=True):
+        assert torch.equal(other, one.flip(list(range(1, one.dim() - 1))))

@@ -11,21 +11,20 @@ from recursight.models.assembly import assemble
 from recursight.models.bundle import CARD, WEIGHTS, Card, load_bundle, read_card, save_bundle
 
 ARCHITECTURE: dict[str, Any] = {
-    "stem": "conv",
-    "channels": [4],
+    "stem": {"conv": {"channels": [4]}},
     "scan": "rows",
     "layer": "gru",
     "hidden": [5],
     "bidirectional": True,
+    "reverse": False,
     "dropout": 0.1,
     "readout": "attention",
-    "options": {},
 }
 
 
 def bundle(folder: Path, seed: int = 0) -> tuple[torch.nn.Module, Card]:
     torch.manual_seed(seed)
-    model = assemble(**ARCHITECTURE, input_shape=[8, 8, 1], classes=2, mean=[0.1], std=[0.2])
+    model = assemble(ARCHITECTURE, input_shape=[8, 8, 1], outputs=2, mean=[0.1], std=[0.2])
     card = save_bundle(
         folder,
         model,

@@ -16,7 +16,7 @@ from recursight.executors.local import flow_mark
 from recursight.files import read_json, write_json
 from recursight.layout import Layout
 from recursight.stages import compare, evaluate
-from recursight.stages.compare import in_words
+from recursight.stages.compare import on_one_line
 from tests.stages.trained import CANDIDATES, project
 
 LONGER = {"wide": {"layer": "gru", "hidden": 48, "bidirectional": True}}
@@ -122,5 +122,5 @@ def test_architectures_in_words(layout: Layout) -> None:
     from recursight.params import load
 
     params = load(layout.params)
-    assert in_words(params.candidate("wide")) == "rows → gru 48 both ways → last"
-    assert in_words(params.candidate("conv")) == "conv 6 → whole"
+    assert on_one_line(params.candidate("wide")) == "rows → gru 48 both ways → last"
+    assert on_one_line(params.candidate("conv")) == "conv (channels 6) → whole"

@@ -188,11 +188,11 @@ def test_a_finished_seed_is_not_trained_again(project: Layout) -> None:
 @pytest.mark.parametrize(
     "candidate",
     [
-        {"scan": "patches", "patch_size": 7, "layer": "gru"},
-        {"stem": "conv", "scan": "patch-grid", "patch_size": 7, "layer": "renet"},
-        {"stem": "patches", "scan": "patch-grid", "patch_size": 3, "layer": "renet"},
-        {"stem": "conv", "channels": [4, 4, 4], "scan": "patch-grid", "patch_size": 9, "layer": "renet"},
-        {"scan": "whole", "layer": "none", "readout": "multihead", "heads": 7},
+        {"scan": {"patches": {"patch_size": 7}}, "layer": "gru"},
+        {"stem": "conv", "scan": {"patch-grid": {"patch_size": 7}}, "layer": "renet"},
+        {"stem": "patches", "scan": {"patch-grid": {"patch_size": 3}}, "layer": "renet"},
+        {"stem": {"conv": {"channels": [4, 4, 4]}}, "scan": {"patch-grid": {"patch_size": 9}}, "layer": "renet"},
+        {"scan": "whole", "layer": "none", "readout": {"multihead": {"heads": 7}}},
     ],
 )
 def test_what_some_size_of_image_allows_is_not_refused_beforehand(candidate: dict[str, Any]) -> None:

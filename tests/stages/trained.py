@@ -18,7 +18,7 @@ from recursight.tasks.classification import Classification
 TASK = Classification()
 CANDIDATES = {
     "gru": {"layer": "gru", "hidden": 24},
-    "conv": {"stem": "conv", "channels": [6], "scan": "whole", "layer": "none"},
+    "conv": {"stem": {"conv": {"channels": [6]}}, "scan": "whole", "layer": "none"},
 }
 
 
@@ -54,9 +54,9 @@ def train(layout: Layout, name: str, seed: int, store: Store, steps: int = 40) -
     torch.set_num_threads(1)  # two would wait for each other where other work is going on
     torch.manual_seed(seed)
     model = assemble(
-        **architecture,
+        architecture,
         input_shape=store.shape,
-        classes=len(classes),
+        outputs=len(classes),
         mean=store.mean,
         std=store.std,
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recursight.models.assembly import Network, assemble
+from recursight.params import Candidate
 from recursight.tasks.classification import Classification
 from recursight.training.batches import Batches
 from recursight.training.loop import Epoch, fit
@@ -58,21 +59,8 @@ class Trainable:
 def trainable(blobs: tuple[np.ndarray, np.ndarray]) -> Callable[..., Trainable]:
     def build(optimizer: str = "adamw", memory_fraction: float = 1.0) -> Trainable:
         torch.manual_seed(0)
-        model = assemble(
-            stem="none",
-            channels=[],
-            scan="rows",
-            layer="gru",
-            hidden=[8, 8],
-            bidirectional=False,
-            dropout=0.1,
-            readout="last",
-            options={},
-            input_shape=[8, 8, 1],
-            classes=CLASSES,
-            mean=[0.2],
-            std=[0.2],
-        )
+        architecture = Candidate(layer="gru", hidden=[8, 8], dropout=0.1).architecture
+        model = assemble(architecture, input_shape=[8, 8, 1], outputs=CLASSES, mean=[0.2], std=[0.2])
         images, labels = blobs
 
         def batches(rows: np.ndarray) -> Batches:

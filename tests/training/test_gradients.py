@@ -16,20 +16,21 @@ def network(**changes: Any) -> Network:
     torch.manual_seed(0)
     plain: dict[str, Any] = {
         "stem": "none",
-        "channels": [],
         "scan": "rows",
         "layer": "elman",
         "hidden": [4],
         "bidirectional": False,
         "dropout": 0.0,
         "readout": "last",
-        "options": {},
         "input_shape": [6, 5, 1],
-        "classes": 3,
+        "outputs": 3,
+        "reverse": False,
         "mean": [0.5],
         "std": [0.3],
     }
-    return assemble(**(plain | changes))
+    given = plain | changes
+    rest = {key: given.pop(key) for key in ("input_shape", "outputs", "mean", "std")}
+    return assemble(given, **rest)
 
 
 def norms_of(model: Network, images: Tensor | None = None, labels: Tensor | None = None) -> list[GradientNorm]:
@@ -42,7 +43,7 @@ LABELS = torch.tensor([0, 1, 2, 0])
 
 
 def test_a_halving_recurrence_halves_the_gradient_at_each_step_back() -> None:
-    model = network(options={"activation": "relu"})
+    model = network(layer={"elman": {"activation": "relu"}})
     rnn = model.stacks[0].layers[0].rnn
     with torch.no_grad():
         rnn.weight_hh_l0.copy_(0.5 * torch.eye(4))

@@ -1,7 +1,9 @@
 """Assembly: a candidate is a composition of stem × scan × layer × readout, by name."""
 
 import inspect
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,24 +11,31 @@ from torch import Tensor, nn
 
 from recursight.errors import InputError, nearest
 from recursight.models.layers import LAYERS
-from recursight.models.layers.recurrence import Bidirectional, Layer, Stack
+from recursight.models.layers.recurrence import Bidirectional, Layer, Stack, reverse
 from recursight.models.readouts import READOUTS, Last
-from recursight.models.scans import GRIDS, SCANS, Scan
+from recursight.models.scans import SCANS, Scan
 from recursight.models.stems import STEMS
 
-# Of options; what else a layer of one's own may take is for itself to check.
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
+# Of options; what else a part of one's own may take is for itself to check.
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a name",
+    tuple: "a list of whole numbers",
+}
 
 
 class Network(nn.Module):
-    """An image classifier: normalise, stem, scan, one recurrent stack and readout per view, linear head.
+    """Normalise, stem, scan, one recurrent stack and readout per view, linear head.
 
     Args:
         stem: (B, H, W, C) to (B, H', W', C').
-        scan: the views of what the stem gives.
-        stacks: for each view of the scan, states over time from steps.
-        readouts: for each view, one vector from its states.
-        head: logits from the vectors side by side.
+        scan: the views of the stem's result.
+        reverse: whether each view is read from its end; a grid from its last corner.
+        stacks: for each view of the scan, outputs over time from steps.
+        readouts: for each view, one vector from its outputs.
+        head: (B, outputs) from the vectors side by side.
         mean: per channel, on the scale 0 to 1.
         std: likewise.
     """
@@ -39,6 +48,7 @@ class Network(nn.Module):
         *,
         stem: nn.Module,
         scan: Scan,
+        reverse: bool,
         stacks: Sequence[Stack],
         readouts: Sequence[nn.Module],
         head: nn.Module,
@@ -50,6 +60,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
         self.stem = stem
         self.scan = scan
+        self.reverse = reverse
         self.stacks = nn.ModuleList(stacks)
         self.readouts = nn.ModuleList(readouts)
         self.head = head
@@ -59,6 +70,7 @@ class Network(nn.Module):
         vectors = []
         for stack, readout, view in zip(self.stacks, self.readouts, self.views(images), strict=True):
             # Where no other outputs are read, only the last ones are computed.
+            assert isinstance(stack, Stack)
             last = isinstance(readout, Last)
             vectors.append(stack.last(view) if last else readout(stack(view)[0].flatten(1, -2)))  # B H
         return self._outputs(vectors)
@@ -69,7 +81,7 @@ class Network(nn.Module):
         if images.dtype == torch.uint8:
             floats = floats / 255
         views: list[Tensor] = self.scan(self.stem((floats - self.mean) / self.std))
-        return views
+        return [reverse(view) for view in views] if self.reverse else views
 
     def read_out(self, states: Sequence[Tensor]) -> Tensor:
         """(B, outputs) from what each view's stack gives; grids are read as sequences of their pixels."""
@@ -83,82 +95,143 @@ class Network(nn.Module):
 
 
 def assemble(
+    architecture: Mapping[str, Any],
     *,
-    stem: str,
-    channels: Sequence[int],
-    scan: str,
-    layer: str,
-    hidden: Sequence[int],
-    bidirectional: bool,
-    dropout: float,
-    readout: str,
-    options: dict[str, Any],
     input_shape: Sequence[int],
-    classes: int,
+    outputs: int,
     mean: Sequence[float],
     std: Sequence[float],
-    downsample: str = "pool",
-    patch_size: int = 4,
-    permutation_seed: int = 0,
-    reverse: bool = False,
-    heads: int = 4,
 ) -> Network:
     """Builds a candidate with fresh weights, drawn from torch's global generator.
 
     Args:
-        stem: a name of `STEMS`.
-        channels: of the stem's convolutions, or of its patch embedding.
-        scan: a name of `SCANS`.
-        layer: a name of `LAYERS`, or `none`.
-        hidden: size of the state of each stacked layer.
-        bidirectional: whether each layer reads in both directions.
-        dropout: between stacked layers and before the head.
-        readout: a name of `READOUTS`.
-        options: further arguments of the layer.
+        architecture: `stem`, `scan`, `layer` and `readout`, each a name in its table, or a name with options: `{name:
+            {option: value}}`; `reverse`, whether each view is read from its end; `hidden`, size of the state of each
+            stacked layer; `bidirectional`, whether each layer reads in both directions; `dropout`, between stacked
+            layers and before the head.
         input_shape: H, W, C of the images.
-        classes: number of logits.
+        outputs: how many numbers the head gives.
         mean: per channel, on the scale 0 to 1.
         std: likewise.
-        downsample: how the convolutions halve the image, `pool` or `stride`.
-        patch_size: side in pixels of the patches of a stem or scan.
-        permutation_seed: of the order of the `permuted` scan.
-        reverse: each view is read from its end.
-        heads: of the `multihead` readout.
 
     Raises:
-        InputError: opening with the argument that is wrong, and naming the nearest that exists.
+        InputError: opening with the path of the key that is wrong, and naming the nearest that exists.
     """
-    _known("stem", stem, STEMS)
-    _known("scan", scan, SCANS)
-    _known("layer", layer, ["none", *LAYERS])
-    _known("readout", readout, READOUTS)
-    if layer != "none":
-        _fits(layer, scan, hidden, options)
-    stem_module = STEMS[stem](input_shape, channels, downsample, patch_size)
+    stem = Part.of("stem", architecture, STEMS)
+    scan = Part.of("scan", architecture, SCANS)
+    layer = Part.of("layer", architecture, LAYERS | {"none": none})
+    readout = Part.of("readout", architecture, READOUTS)
+    hidden, bidirectional, dropout = (architecture[key] for key in ("hidden", "bidirectional", "dropout"))
+    if layer.name != "none":
+        _fits(layer.name, scan.name, hidden)
+    stem_module = stem.make(input_shape)
     grid = _shape(stem_module, input_shape)
-    scan_module = Scan(scan, grid, patch_size=patch_size, permutation_seed=permutation_seed, reverse=reverse)
-    views = [view.shape[1:] for view in scan_module(torch.zeros(1, *grid))]
+    scan_module = scan.make(grid)
     stacks: list[Stack] = []
     readouts: list[nn.Module] = []
     widths: list[int] = []
-    for *sizes, features in views:
-        if layer == "none":
-            layers, width, finals = [], features, [-1]
-        else:
-            layers = _layers(layer, features, hidden, bidirectional, options)
+    for view in scan_module(torch.zeros(1, *grid)):
+        *sizes, width = view.shape[1:]
+        layers, finals = [], [-1]
+        if layer.name != "none":
+            layers = _layers(layer, width, hidden, bidirectional)
             width, finals = layers[-1].width, layers[-1].finals(sizes)
         stacks.append(Stack(layers, dropout))
-        readouts.append(READOUTS[readout](width, finals, heads))
+        readouts.append(readout.make(width, finals))
         widths.append(width)
     return Network(
         stem=stem_module,
         scan=scan_module,
+        reverse=architecture["reverse"],
         stacks=stacks,
         readouts=readouts,
-        head=nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(widths), classes)),
+        head=nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(widths), outputs)),
         mean=mean,
         std=std,
     )
+
+
+def workable_side(architecture: Mapping[str, Any]) -> int:
+    """A side of square images that the candidate can read: whatever cuts, halves or divides them divides it."""
+    stem = Part.of("stem", architecture, STEMS).settings
+    scan = Part.of("scan", architecture, SCANS).settings
+    readout = Part.of("readout", architecture, READOUTS).settings
+    heads = readout.get("heads", 1) if Part.of("layer", architecture, LAYERS | {"none": none}).name == "none" else 1
+    sizes = (stem.get("patch_size", 1), scan.get("patch_size", 1), heads, 2 ** len(stem.get("channels", ())))
+    return 4 * math.prod(max(1, size) for size in sizes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a candidate: its name, and the options that it is made with.
+
+    Attributes:
+        path: of its key.
+        name: in its table.
+        maker: its row there; keyword-only arguments are its options.
+        options: those that are given.
+    """
+
+    path: str
+    name: str
+    maker: Callable[..., Any]
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, key: str, architecture: Mapping[str, Any], table: Mapping[str, Callable[..., Any]]) -> "Part":
+        """Reads and checks a key of the architecture.
+
+        Raises:
+            InputError: if the name or an option is unknown, or an option is of another kind than its default.
+        """
+        given = architecture[key]
+        if isinstance(given, str):
+            name, options, path = given, {}, key
+        else:
+            ((name, options),) = given.items()
+            path = f"{key}.{name}"
+        if name not in table:
+            raise InputError(f"{key}: {name!r} is unknown; {nearest(name, table)}")
+        part = cls(path, name, table[name], options or {})
+        part._check()
+        return part
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        # A class may take its arguments through a parent's constructor.
+        signature = inspect.signature(self.maker).parameters.values()
+        return {entry.name: entry.default for entry in signature if entry.kind is entry.KEYWORD_ONLY}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options, those not given with their defaults."""
+        return self.defaults | dict(self.options)
+
+    def make(self, *arguments: Any) -> Any:
+        """Raises InputError for what the part refuses."""
+        try:
+            return self.maker(*arguments, **self.options)
+        except ValueError as error:
+            sentence = str(error)
+            raise InputError(f"{self.path}: {sentence}{'' if sentence.endswith(('.', '?')) else '.'}") from None
+
+    def _check(self) -> None:
+        defaults = self.defaults
+        for option, value in self.options.items():
+            if option not in defaults:
+                known = nearest(option, defaults) if defaults else "it has none."
+                raise InputError(f"{self.path}.{option}: {self.name!r} has no such option; {known}")
+            wanted = type(defaults[option])
+            if wanted is tuple:
+                fits = isinstance(value, (list, tuple)) and all(type(one) is int for one in value)
+            else:
+                fits = wanted not in KINDS or type(value) in ((float, int) if wanted is float else (wanted,))
+            if not fits:
+                raise InputError(f"{self.path}.{option}: {value!r} is not {KINDS[wanted]}.")
+
+
+def none() -> None:
+    """No layer."""
 
 
 @torch.no_grad()
@@ -169,45 +242,24 @@ def _shape(stem: nn.Module, input_shape: Sequence[int]) -> torch.Size:
     return grid.shape[1:]
 
 
-def _layers(
-    layer: str, features: int, hidden: Sequence[int], bidirectional: bool, options: dict[str, Any]
-) -> list[Layer]:
-    def one(features: int, width: int) -> Layer:
-        try:
-            return LAYERS[layer](features, width, **options)
-        except ValueError as error:
-            sentence = str(error)
-            raise InputError(f"options: {sentence}{'' if sentence.endswith(('.', '?')) else '.'}") from None
-
+def _layers(layer: Part, features: int, hidden: Sequence[int], bidirectional: bool) -> list[Layer]:
     layers: list[Layer] = []
     for width in hidden:
-        made = one(features, width)
+        made: Layer = layer.make(features, width)
         if bidirectional and not made.causal:
-            raise InputError(f"bidirectional: {layer!r} reads in all directions as it is; set bidirectional to false.")
-        layers.append(Bidirectional(made, one(features, width)) if bidirectional else made)
+            raise InputError(
+                f"bidirectional: {layer.name!r} reads in all directions as it is; set bidirectional to false."
+            )
+        layers.append(Bidirectional(made, layer.make(features, width)) if bidirectional else made)
         features = layers[-1].width
     return layers
 
 
-def _known(key: str, name: str, names: Collection[str]) -> None:
-    if name not in names:
-        raise InputError(f"{key}: {name!r} is unknown; {nearest(name, names)}")
-
-
-def _fits(layer: str, scan: str, hidden: Sequence[int], options: dict[str, Any]) -> None:
+def _fits(layer: str, scan: str, hidden: Sequence[int]) -> None:
     family = LAYERS[layer]
-    if family.grid and scan not in GRIDS:
+    if family.grid and not SCANS[scan].grid:
         raise InputError(f"scan: {layer!r} reads a grid; set scan to 'grid', not {scan!r}.")
-    if scan in GRIDS and not family.grid:
+    if SCANS[scan].grid and not family.grid:
         raise InputError(f"scan: {layer!r} reads a sequence; set scan to one, such as 'rows', not {scan!r}.")
     if family.grid and not family.gives_grid and len(hidden) > 1:
         raise InputError(f"hidden: {layer!r} gives a sequence, which it cannot read again; set hidden to one width.")
-    signature = inspect.signature(family.__init__).parameters.values()
-    defaults = {entry.name: entry.default for entry in signature if entry.kind is entry.KEYWORD_ONLY}
-    for option, value in options.items():
-        if option not in defaults:
-            known = nearest(option, defaults) if defaults else "it has none."
-            raise InputError(f"options.{option}: {layer!r} has no such option; {known}")
-        wanted = type(defaults[option])
-        if wanted in KINDS and type(value) not in ((float, int) if wanted is float else (wanted,)):
-            raise InputError(f"options.{option}: {value!r} is not {KINDS[wanted]}.")

@@ -100,9 +100,9 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Card]:
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != card.weights_digest:
         raise InputError(f"{path} is not the file that {CARD} beside it describes; restore it with `dvc checkout`.")
     model = assemble(
-        **card.architecture,
+        card.architecture,
         input_shape=card.input_shape,
-        classes=card.outputs,
+        outputs=card.outputs,
         mean=card.mean,
         std=card.std,
     )

@@ -1,7 +1,7 @@
 """Readouts: how the states over time become one vector. (B, T, H) in, (B, H) out.
 
-Each is made from the width H, from the step at which each equal share of H has read everything, and from the number
-of heads, of which it takes what it needs.
+Each is made from the width H and from the step at which each equal share of H has read everything; keyword-only
+arguments are its options in `params.yaml`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from recursight.errors import InputError
 from recursight.models.layers.recurrence import last
 
 
@@ -19,10 +18,9 @@ class Last(nn.Module):
     Args:
         width: H, all directions together.
         finals: for each direction's share of H, the step at which it ends.
-        heads: not used.
     """
 
-    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
+    def __init__(self, width: int, finals: Sequence[int]) -> None:
         super().__init__()
         self.finals = list(finals)
 
@@ -33,7 +31,7 @@ class Last(nn.Module):
 class Mean(nn.Module):
     """The mean over all steps."""
 
-    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
+    def __init__(self, width: int, finals: Sequence[int]) -> None:
         super().__init__()
 
     def forward(self, states: Tensor) -> Tensor:
@@ -43,7 +41,7 @@ class Mean(nn.Module):
 class Max(nn.Module):
     """The largest value of each feature over all steps."""
 
-    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
+    def __init__(self, width: int, finals: Sequence[int]) -> None:
         super().__init__()
 
     def forward(self, states: Tensor) -> Tensor:
@@ -56,7 +54,7 @@ class Attention(nn.Module):
     u[t] = tanh(W h[t] + b);  a = softmax over t of u[t]·q;  out = Σ a[t] h[t]
     """
 
-    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
+    def __init__(self, width: int, finals: Sequence[int]) -> None:
         super().__init__()
         self.key = nn.Linear(width, width)
         self.query = nn.Linear(width, 1, bias=False)
@@ -76,16 +74,19 @@ class MultiHead(nn.Module):
     k, v = W h[t], W' h[t];  a = softmax over t of q·k[t] / √d, d = H / heads, by head;  out = W'' [Σ a[t] v[t]]
     (the product attention of Vaswani et al., 2017, arXiv:1706.03762, eq. 1, with a query that is learned).
 
+    Args:
+        width: H, all directions together.
+        finals: not used.
+        heads: how many queries.
+
     Raises:
-        InputError: if the heads do not divide H.
+        ValueError: if the heads do not divide H.
     """
 
-    def __init__(self, width: int, finals: Sequence[int], heads: int) -> None:
-        if width % heads:
+    def __init__(self, width: int, finals: Sequence[int], *, heads: int = 4) -> None:
+        if heads < 1 or width % heads:
             divisors = ", ".join(str(number) for number in range(1, width + 1) if width % number == 0)
-            raise InputError(
-                f"heads: {heads} does not divide the {width} features of the states; use one of {divisors}."
-            )
+            raise ValueError(f"heads {heads} does not divide the {width} features of the states; use one of {divisors}")
         super().__init__()
         self.heads = heads
         self.key_value = nn.Linear(width, 2 * width)
@@ -112,7 +113,7 @@ class MultiHead(nn.Module):
         return weights
 
 
-READOUTS: dict[str, Callable[[int, Sequence[int], int], nn.Module]] = {
+READOUTS: dict[str, Callable[..., nn.Module]] = {
     "last": Last,
     "mean": Mean,
     "max": Max,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from recursight.params.section import Fraction, Positive, Probability, Section, Seed, Widths
 
@@ -94,46 +94,58 @@ class Execution(Section):
     memory_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
+def _with_options(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, options),) = value.items()
+        if isinstance(name, str) and isinstance(options, dict):
+            return value if options else name
+    raise ValueError("write a name, or a name with its options, such as {conv: {channels: [16, 32]}}")
+
+
+def in_words(part: str | dict[str, dict[str, Any]]) -> str:
+    """A part on one line, such as `conv (channels 8, 16)`."""
+    if isinstance(part, str):
+        return part
+    ((name, options),) = part.items()
+    values = {
+        option: ", ".join(map(str, value)) if isinstance(value, list) else value for option, value in options.items()
+    }
+    return f"{name} ({'; '.join(f'{option} {value}' for option, value in values.items())})"
+
+
+Part = Annotated[str | dict[str, dict[str, Any]], BeforeValidator(_with_options)]
+
+
 class Candidate(Section):
-    """A network: stem, scan, layer and readout, with their options.
+    """A network: stem, scan, layer and readout, each a name, or a name with its options.
 
     Attributes:
         stem: processes the image before the scan (`models.stems.STEMS`).
-        channels: output channels of each convolution of the `conv` stem; the last one is the width of `patches`.
-        downsample: how each convolution halves the image: `pool` or `stride`.
-        patch_size: side of a patch in pixels, for the stem `patches` and the scans `patches` and `patch-grid`.
         scan: the order in which the image is read (`models.scans.SCANS`).
-        permutation_seed: random seed of the scan `permuted`.
         reverse: read the scan backwards.
         layer: recurrent layer (`models.layers.LAYERS`), or `none`.
         hidden: state size; a list gives one size per stacked layer.
         bidirectional: read in both directions and concatenate the states.
-        dropout: dropout probability between stacked layers and before the classifier.
+        dropout: dropout probability between stacked layers and before the head.
         readout: how the states become one vector (`models.readouts.READOUTS`).
-        heads: number of heads of the readout `multihead`.
-        options: further keyword arguments of the layer.
         train: keys of the `train` section that differ for this candidate.
     """
 
-    stem: str = "none"
-    channels: Annotated[list[Positive], Field(min_length=1)] = [16, 32]
-    downsample: Literal["pool", "stride"] = "pool"
-    patch_size: Positive = 4
-    scan: str = "rows"
-    permutation_seed: Seed = 0
+    stem: Part = "none"
+    scan: Part = "rows"
     reverse: bool = False
-    layer: str
+    layer: Part
     hidden: Widths = [64]
     bidirectional: bool = False
     dropout: Probability = 0.0
-    readout: str = "last"
-    heads: Positive = 4
-    options: dict[str, Any] = {}
+    readout: Part = "last"
     train: dict[str, Any] = {}
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Arguments of `models.assembly.assemble`, all but the shapes."""
+        """The first argument of `models.assembly.assemble`."""
         return self.model_dump(exclude={"train"})
 
 

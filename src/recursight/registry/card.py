@@ -7,6 +7,7 @@ from recursight.files import read_json
 from recursight.layout import Layout
 from recursight.markdown import table
 from recursight.params import Params
+from recursight.params.experiment import in_words
 from recursight.tracking.results import Result, source_digest
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ def _data(layout: Layout, card: dict[str, Any]) -> str:
 
 def _architecture(card: dict[str, Any], training: dict[str, Any]) -> str:
     settings = {key: value for key, value in card["architecture"].items() if value not in ({}, "none", False, 0)}
-    if card["architecture"]["stem"] == "none":
-        settings.pop("channels", None)
     parts = ", ".join(f"{key} {_plain(value)}" for key, value in settings.items())
     return "\n".join(
         [
@@ -113,4 +112,6 @@ curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d '{
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return in_words(value)
     return " → ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -18,6 +18,7 @@ from recursight.files import read_json, replacing, write_json, write_text
 from recursight.layout import Layout
 from recursight.models.bundle import read_card
 from recursight.params import Candidate, Params, load
+from recursight.params.experiment import in_words
 from recursight.tasks import Contender, Tested
 
 
@@ -84,7 +85,7 @@ def _evidence(
 ) -> Evidence:
     return Evidence(
         comparison=comparison,
-        architectures={name: in_words(candidate) for name, candidate in params.candidates.items()},
+        architectures={name: on_one_line(candidate) for name, candidate in params.candidates.items()},
         histories={name: pd.read_csv(layout.history_plot(name)) for name in params.candidates},
         gradients={name: _gradients(layout.bundle(name, params.seeds[0])) for name in params.candidates},
         sections=params.built_task.sections(_contenders(layout, params, store, comparison, entrants)),
@@ -113,16 +114,14 @@ def _contenders(
     ]
 
 
-def in_words(candidate: Candidate) -> str:
-    """An architecture on one line, such as `rows → lstm 128 → 64, both ways → attention`."""
-    parts = []
-    if candidate.stem != "none":
-        parts.append(f"{candidate.stem} {', '.join(map(str, candidate.channels))}")
-    parts.append(candidate.scan.replace("+", " + "))
+def on_one_line(candidate: Candidate) -> str:
+    """An architecture, such as `rows → lstm 128, 64 both ways → attention`."""
+    parts = [] if candidate.stem == "none" else [in_words(candidate.stem)]
+    parts.append(in_words(candidate.scan).replace("+", " + "))
     if candidate.layer != "none":
         both_ways = " both ways" if candidate.bidirectional else ""
-        parts.append(f"{candidate.layer} {', '.join(map(str, candidate.hidden))}{both_ways}")
-        parts.append(candidate.readout)
+        parts.append(f"{in_words(candidate.layer)} {', '.join(map(str, candidate.hidden))}{both_ways}")
+        parts.append(in_words(candidate.readout))
     return " → ".join(parts)
 
 

@@ -16,8 +16,8 @@ from recursight.errors import InputError
 from recursight.executors.local import exclusive_lock
 from recursight.files import replacing, write_json
 from recursight.layout import Layout
-from recursight.models.scans import OF_PATCHES
-from recursight.params import Candidate, Params, load
+from recursight.models.assembly import Network, workable_side
+from recursight.params import Params, load
 from recursight.progress import progress
 from recursight.provenance import git_commit, machine
 from recursight.tasks import Task
@@ -86,9 +86,8 @@ def check(params: Params) -> None:
             settings = params.training_of(name)
             choose_device(params.execution.device)
             training_loss(params.built_task, settings.label_smoothing)
-            side = _side(candidate)
-            shape = (side, side, 1)
-            network = build(name, candidate.architecture, input_shape=shape, classes=2, mean=(0.5,), std=(0.5,))
+            with torch.device("meta"):  # shapes alone: weights for images of that side may fill the memory
+                network = _network_of(name, candidate.architecture)
             build_optimizer(settings.optimizer, network.parameters(), learning_rate=1, weight_decay=0, momentum=0)
         except InputError as error:
             faults.append(str(error))
@@ -96,14 +95,13 @@ def check(params: Params) -> None:
         raise InputError("\n".join(dict.fromkeys(faults)))
 
 
-def _side(candidate: Candidate) -> int:
-    """A side of images that the candidate can take: all that cuts, halves or shares out divides it."""
-    side: int = candidate.patch_size * 2 ** len(candidate.channels)
-    if candidate.stem == "patches" and candidate.scan in OF_PATCHES:
-        side *= candidate.patch_size
-    if candidate.layer == "none" and candidate.readout == "multihead":
-        side *= candidate.heads
-    return side
+def _network_of(name: str, architecture: dict[str, Any]) -> Network:
+    """A candidate's network, for images of a size that it can read."""
+    try:
+        side = workable_side(architecture)
+    except InputError as error:
+        raise InputError(f"params.yaml: candidates.{name}.{error}") from None
+    return build(name, architecture, input_shape=(side, side, 1), outputs=2, mean=(0.5,), std=(0.5,))
 
 
 def _train(layout: Layout, params: Params, trainer: Trainer, folder: Path, defer_tracking: bool) -> None:

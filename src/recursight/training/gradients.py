@@ -102,7 +102,7 @@ def _name(network: Network, path: str) -> str:
     _, view, _, depth, *inside = path.split(".")
     layer = network.get_submodule(".".join(path.split(".")[:4]))
     assert isinstance(layer, Layer)
-    views = [network.scan.name.split("+")[int(view)]] if len(network.stacks) > 1 else []
+    views = [network.scan.views[int(view)]] if len(network.stacks) > 1 else []
     directions = {"forward_layer": [], "backward_layer": ["backward"]}
     parts = [part for name in inside for part in directions.get(name, [name])]
     return ".".join([*views, depth, family(layer), *parts])

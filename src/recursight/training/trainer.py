@@ -222,7 +222,7 @@ class Trainer:
         """The network before its first step."""
         torch.manual_seed(self.seed)
         store, outputs = self.store, self.task.outputs(self.vocabulary)
-        shapes = {"input_shape": store.shape, "classes": outputs, "mean": store.mean, "std": store.std}
+        shapes = {"input_shape": store.shape, "outputs": outputs, "mean": store.mean, "std": store.std}
         return build(self.name, self.architecture, **shapes).to(self.device)
 
     def _targets(self, rows: np.ndarray) -> np.ndarray:
@@ -255,7 +255,7 @@ def build(name: str, architecture: Mapping[str, Any], **shapes: Any) -> Network:
         InputError: naming the key of params.yaml that is wrong.
     """
     try:
-        return assemble(**architecture, **shapes)
+        return assemble(architecture, **shapes)
     except InputError as error:
         raise InputError(f"params.yaml: candidates.{name}.{error}") from None
 

@@ -112,14 +112,14 @@ def products(module: torch.nn.Module, inputs: Tensor) -> int:
 
     def of_sequence(_cell: str, inputs: Any, from_input: Any, _bias: Any, from_state: Any, *_: Any, **__: Any) -> int:
         weights = math.prod(from_input) + (math.prod(from_state) if from_state else 0)
-        return 2 * math.prod(inputs[:-1]) * weights
+        return int(2 * math.prod(inputs[:-1]) * weights)
 
     counter = FlopCounterMode(
         display=False, custom_mapping={OPERATORS.sequence: of_sequence, OPERATORS.grid: of_sequence}
     )
     with counter, torch.no_grad():
         module(inputs)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _native(inputs: Tensor) -> bool:
