@@ -1,19 +1,56 @@
 """Real data for every test: the embedded digits, and MNIST where a copy of it lies beside the repository."""
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from recursight.data.prepare import prepare
 from recursight.data.published import make_digits
+from tests.workspace import Workspace
 
+pytest_plugins = ["tests.processes"]
 ROOT = Path(__file__).parents[1]
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that tests start and send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Begun first, longest first: a long file that is begun last is waited for alone. Any other order is as right.
+LONGEST = (
+    "operations/test_platform.py",
+    "operations/test_doctor.py",
+    "operations/test_production.py",
+    "flows/test_pipeline.py",
+    "test_docs.py",
+    "flows/test_monitor.py",
+    "flows/test_retrain.py",
+    "stages/test_restore.py",
+    "flows/test_sharing.py",
+    "stages/test_train.py",
+    "flows/test_failures.py",
+    "flows/test_stopping.py",
+    "tracking/test_live.py",
+    "models/test_assembly.py",
+    "models/test_layers.py",
+)
+
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_by_all_workers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What every workspace starts from is made by one worker, and copied by all."""
+    own = tmp_path_factory.getbasetemp()
+    Workspace.shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +83,11 @@ def mnist_store(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "mnist"
     prepare(mnist, store)
     return store
+
+
+@pytest.fixture(scope="session")
+def dvc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `.dvc` that `dvc init --no-scm` makes. Only copy it."""
+    root = tmp_path_factory.mktemp("initialised")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+    return root / ".dvc"

@@ -33,7 +33,7 @@ class Platform:
 
     def up(self) -> str:
         ports = [f"--{name}-port={port}" for name, port in self.ports.items()]
-        self.output = self.workspace.run("recursight", "up", *ports)
+        self.output = self.workspace.run("recursight", "up", *ports, stays=True)
         return self.output
 
     @property
@@ -91,7 +91,7 @@ class Platform:
         return found
 
 
-def until(condition: Callable[[], Any], seconds: float = 120, every: float = 0.5) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 300, every: float = 0.5) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"

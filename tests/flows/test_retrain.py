@@ -21,7 +21,7 @@ def events(workspace: Workspace) -> list[str]:
 
 def test_a_better_model_takes_the_champions_place_and_a_worse_one_does_not(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     lenient = {"minimum_accuracy": 0.05, "minimum_class_recall": 0.0}
     workspace.change_params(**SMALL | {"candidates": WEAK, "registry": lenient})
     assert "version 1 (elman) is champion" in workspace.run("recursight", "retrain")

@@ -32,7 +32,7 @@ LONG: dict[str, Any] = {"epochs": 100_000, "learning_rate": 0.001, "patience": 0
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("stopping"))
     made.change_params(**TINY | {"train": LONG})
-    made.run("dvc", "pull", "--quiet", "data.dvc")
+    made.fill()
     made.commit("a candidate that trains for hours")
     return made
 
@@ -54,7 +54,13 @@ def flow_runs(workspace: Workspace) -> list[str]:
     return [state for (state,) in rows(workspace.root.parent / "prefect" / "prefect.db", query)]
 
 
-@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("sign", "status"),
+    [
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_pipeline_stops_within_seconds_and_says_so_everywhere(
     workspace: Workspace, sign: signal.Signals, status: int
 ) -> None:

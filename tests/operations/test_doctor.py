@@ -250,7 +250,7 @@ def descendants(workspace: Workspace, owner: int) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_one(workspace: Workspace) -> None:
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     first = killed_in_training(workspace)
     assert states(workspace) == ["RUNNING"]
     assert descendants(workspace, first)  # the temporary server, at the least
@@ -293,7 +293,7 @@ def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_p
     workspace = Workspace(tmp_path)
     workspace.environment |= {"PREFECT_WORKER_QUERY_SECONDS": "2"}
     workspace.change_params(**TINY)
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     ports = [f"--prefect-port={free_port()}", f"--mlflow-port={free_port()}"]
     workspace.run("recursight", "up", *ports)
     try:

@@ -29,7 +29,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     workspace = Workspace(tmp_path_factory.mktemp("platform"))
     workspace.environment |= QUICK
     workspace.change_params(**TINY, retrain={"cron": "* * * * * */20"})  # a sixth field: seconds
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     workspace.commit("few candidates")
     with running(workspace) as made:
         yield made

@@ -10,6 +10,7 @@ import pytest
 
 from recursight.errors import InputError
 from recursight.stages import lifeline
+from tests import processes
 
 
 def python(script: str, **environment: str) -> subprocess.Popen[str]:
@@ -18,7 +19,7 @@ def python(script: str, **environment: str) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={"PATH": "", **environment},
+        env={"PATH": "", **processes.mark(), **environment},
     )
 
 

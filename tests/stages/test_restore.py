@@ -30,7 +30,7 @@ def make_version(workspace: Workspace) -> None:
 def test_versions_are_restored_and_what_cannot_be_is_named(tmp_path: Path):
     workspace = Workspace(tmp_path)
     workspace.change_params(**PARAMS)
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     workspace.commit("one candidate")
     commit = workspace.run("git", "rev-parse", "HEAD").strip()
     make_version(workspace)

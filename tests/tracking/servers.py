@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-START_SECONDS = 90
+from tests import processes
+
+START_SECONDS = 300
 
 
 def free_port() -> int:
@@ -38,7 +40,11 @@ class Server:
         store, files = f"sqlite:///{self.folder / 'server.db'}", str(self.folder / "files")
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", store, "--artifacts-destination", files, "--workers", "1"]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = (
+            os.environ
+            | processes.mark("session")
+            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        )
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, cwd=self.folder, start_new_session=True

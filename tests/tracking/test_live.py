@@ -125,7 +125,10 @@ def start(layout: Layout, epochs: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, cwd=layout.root, env=dict(os.environ))
 
 
-@pytest.mark.parametrize(("by", "status"), [(signal.SIGKILL, "KILLED"), (signal.SIGTERM, "KILLED")])
+@pytest.mark.parametrize(
+    ("by", "status"),
+    [(signal.SIGKILL, "KILLED"), pytest.param(signal.SIGTERM, "KILLED", marks=pytest.mark.thorough)],
+)
 def test_a_killed_training_is_shown_as_killed_and_goes_on_in_its_run(project, by, status):
     process = start(project, epochs=2)
     wait_for(lambda: [run for run in runs_of(project) if steps(project, run) == [1, 2]])

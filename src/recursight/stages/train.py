@@ -152,7 +152,8 @@ def check(params: Params) -> None:
             settings = params.training_of(name)
             choose_device(settings.device)
             side = _side(candidate)
-            network = _assemble(name, candidate, (side, side, 1), classes=2, mean=(0.5,), std=(0.5,))
+            with torch.device("meta"):  # shapes alone: weights for images of that side may fill the memory
+                network = _assemble(name, candidate, (side, side, 1), classes=2, mean=(0.5,), std=(0.5,))
             build_optimizer(settings.optimizer, network.parameters(), learning_rate=1, weight_decay=0, momentum=0)
         except InputError as error:
             faults.append(str(error))
