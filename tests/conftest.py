@@ -10,9 +10,9 @@ import pytest
 
 from recursight.data.prepare import prepare
 from recursight.data.published import make_digits
+from tests import processes
 from tests.workspace import Workspace
 
-pytest_plugins = ["tests.processes"]
 ROOT = Path(__file__).parents[1]
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that tests start and send it to.
@@ -20,30 +20,34 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Begun first, longest first: a long file that is begun last is waited for alone. Any other order is as right.
 LONGEST = (
-    "operations/test_platform.py",
-    "operations/test_doctor.py",
-    "operations/test_production.py",
-    "flows/test_pipeline.py",
+    "test_platform.py",
+    "test_doctor.py",
+    "test_production.py",
+    "test_pipeline.py",
     "test_docs.py",
-    "flows/test_monitor.py",
-    "flows/test_retrain.py",
-    "stages/test_restore.py",
-    "flows/test_sharing.py",
-    "stages/test_train.py",
-    "flows/test_failures.py",
-    "flows/test_stopping.py",
-    "tracking/test_live.py",
-    "models/test_assembly.py",
-    "models/test_layers.py",
+    "test_monitor.py",
+    "test_retrain.py",
+    "test_restore.py",
+    "test_sharing.py",
+    "test_train.py",
+    "test_failures.py",
+    "test_stopping.py",
+    "test_live.py",
+    "test_assembly.py",
+    "test_layers.py",
 )
 
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(processes)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path, len(order)))
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session", autouse=True)

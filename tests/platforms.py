@@ -16,6 +16,7 @@ from tests.workspace import Workspace
 
 TINY: dict[str, Any] = {
     "train": {"epochs": 2, "learning_rate": 0.01, "patience": 0},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimum_accuracy": 0.05, "minimum_class_recall": 0.0},
     "compare": {"bootstrap_samples": 100},
     "candidates": {"elman": {"layer": "elman", "hidden": 16}},
@@ -53,7 +54,7 @@ class Platform:
             headers | {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 content = answer.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -5,7 +5,9 @@ So it is found whatever becomes of the test, also if it has lost its parent. A w
 the run's end, clears up even after SIGKILL.
 """
 
+import ctypes
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ PATIENCE_SECONDS = float(
 
 _place: list[str] = []  # run, worker, file, test
 _failed: set[str] = set()
+_peaks: list[int] = []  # of the workers, in bytes
 
 
 def mark(scope: str = "function") -> dict[str, str]:
@@ -83,6 +86,12 @@ def _marking(scope: str) -> Iterator[None]:
         os.environ[MARK] = before
 
 
+def peak_bytes() -> int:
+    """The most memory that this process has ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 WATCHER = pytest.StashKey["subprocess.Popen[bytes]"]()
 
 
@@ -105,6 +114,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker that crashed leaves its processes."""
     end(f"{os.environ[MARK]}/{node.gateway.id}/")
+    _peaks.append(getattr(node, "workeroutput", {}).get("peak_bytes", 0))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["peak_bytes"] = peak_bytes()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"largest test process: {max(_peaks, default=peak_bytes()) / 2**30:.2f} GiB")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -134,11 +153,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_process_is_left() -> Iterator[None]:
-    """Of the tests of a file."""
+def nothing_is_left_of_a_file() -> Iterator[None]:
+    """No process, and no memory that was freed."""
     prefix = mark("module")[MARK]
     yield
     left = end(prefix, PATIENCE_SECONDS)
+    with suppress(OSError, AttributeError):  # with the kernels, what is freed stays with the process
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     assert not left, "these processes were left running, and have been killed:\n" + "\n".join(left)
 
 

@@ -20,6 +20,7 @@ with warnings.catch_warnings():
 
 PARAMS = {
     "train": {"epochs": 3, "learning_rate": 0.01},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimum_accuracy": 0.3, "minimum_class_recall": 0.0},
     "candidates": {
         "gru": {"layer": "gru", "hidden": 16},

@@ -14,6 +14,7 @@ from tests.workspace import ROOT, Workspace
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 FEW = {  # the commands name one candidate, and ask for a champion
     "train": {"epochs": 6, "learning_rate": 0.01},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimum_accuracy": 0.5, "minimum_class_recall": 0.0},
     "candidates": {"gru": {"layer": "gru", "hidden": 16}},
 }
@@ -30,7 +31,7 @@ def shown_commands(page: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_commands_of_the_readme_work_in_their_order(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.change_params(**FEW)

@@ -18,6 +18,7 @@ INHERITED = ("PYTHONDONT", "LANG", "LC_", "OMP_", processes.MARK)
 
 SMALL: dict[str, Any] = {
     "train": {"epochs": 6, "learning_rate": 0.01},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimum_accuracy": 0.5, "minimum_class_recall": 0.0},
     "candidates": {
         "elman": {"scan": "rows", "layer": "elman", "hidden": 24},

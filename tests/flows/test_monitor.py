@@ -12,7 +12,7 @@ from tests.monitoring.log import write_log
 from tests.platforms import QUICK, TINY, Platform, running, until
 from tests.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 RUN = ("prefect", "deployment", "run", "monitor/scheduled", "--watch")
 

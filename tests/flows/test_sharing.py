@@ -15,7 +15,7 @@ from tests.platforms import TINY, running
 from tests.tracking.servers import Server, door_to
 from tests.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SLOW_SECONDS = 2.0
 EVALUATION = {

@@ -20,7 +20,7 @@ from recursight.operations import owners, reaping
 from recursight.operations.reaping import Dead
 from recursight.tracking.runs import Owner
 
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 300.0
 
 
 @pytest.fixture

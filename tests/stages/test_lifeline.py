@@ -77,7 +77,7 @@ def test_ends_when_the_flow_that_asked_is_killed() -> None:
     stage = psutil.Process(int(said(flow)))
     assert said(flow) == "1"  # the stage has begun: it shares the flow's output
     flow.kill()
-    gone, _ = psutil.wait_procs([stage], timeout=10)
+    gone, _ = psutil.wait_procs([stage], timeout=120)
     flow.communicate()
     assert gone
 

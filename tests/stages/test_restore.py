@@ -10,6 +10,7 @@ from tests.workspace import Workspace
 
 PARAMS = {
     "train": {"epochs": 2, "learning_rate": 0.01},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimum_accuracy": 0.0, "minimum_class_recall": 0.0},
     "candidates": {"gru": {"layer": "gru", "hidden": 8}},
 }
@@ -26,7 +27,7 @@ def make_version(workspace: Workspace) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_versions_are_restored_and_what_cannot_be_is_named(tmp_path: Path):
     workspace = Workspace(tmp_path)
     workspace.change_params(**PARAMS)

@@ -284,7 +284,7 @@ def test_an_orphan_ends_and_its_successor_goes_on(project: Layout, tmp_path: Pat
     assert children
     first.kill()
     first.wait()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert not alive
     again = subprocess.run([*dvc, "repro", "train"], cwd=orphaned.root, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stdout + again.stderr

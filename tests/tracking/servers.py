@@ -114,7 +114,7 @@ class Passage(BaseHTTPRequestHandler):
         if turn == 1:
             self.send_error(500)
             return
-        behind = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=30)
+        behind = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=120)
         headers = {key: value for key, value in self.headers.items() if key.lower() not in ("connection", "host")}
         behind.request(self.command, self.path, body, headers | {"Connection": "close"})
         answer = behind.getresponse()
