@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from recursight.files import write_json
 from recursight.layout import Layout
 from recursight.tracking import ensure_store
+from tests.workspace import Workspace
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own type hints, while it is imported
@@ -57,12 +59,22 @@ def copy_whole(origin: Path, root: Path, *without: str) -> Layout:
 
 
 @pytest.fixture(scope="session")
-def trained(digits_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's folder, with an empty tracking store. Only read it."""
+def trained(digits_store: Path) -> Path:
+    """The project's folder, with an empty tracking store. Made by the worker that needs it first; only read it."""
+    root = Workspace.shared / "trained"
+    with FileLock(f"{root}.lock"):
+        if not (root / "mlflow.db").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            _train(root, digits_store)
+    return root
+
+
+def _train(root: Path, digits_store: Path) -> None:
     from recursight.stages import evaluate, train
     from recursight.stages.lifeline import mark_flow
 
-    layout = Layout(tmp_path_factory.mktemp("project"))
+    layout = Layout(root)
+    layout.root.mkdir()
     layout.params.write_text(yaml.safe_dump(PARAMS))
     (layout.root / "dvc.yaml").write_text("stages: {}\n")
     shutil.copytree(digits_store, layout.store)
@@ -77,7 +89,6 @@ def trained(digits_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     shutil.rmtree(layout.state)
     choose(layout, "gru")
     ensure_store(layout)
-    return layout.root
 
 
 @pytest.fixture

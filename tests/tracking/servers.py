@@ -65,13 +65,17 @@ class Server:
             self.process = None
 
 
+_servers: list[Server] = []
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Whoever kills it starts it again."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
+    """One for every folder of tests that takes this fixture. Whoever kills it starts it again."""
+    if not _servers:
+        _servers.append(Server(tmp_path_factory.mktemp("server")))
+        _servers[0].start()
+    yield _servers[0]
+    _servers[0].kill()
 
 
 class Door(ThreadingHTTPServer):
