@@ -157,10 +157,11 @@ def nothing_is_left_of_a_file() -> Iterator[None]:
     """No process, and no memory that was freed."""
     prefix = mark("module")[MARK]
     yield
-    left = end(prefix, PATIENCE_SECONDS)
+    failed = any(name.partition("::")[0] == _place[2] for name in _failed)
+    left = end(prefix, 0.0 if failed else PATIENCE_SECONDS)
     with suppress(OSError, AttributeError):  # with the kernels, what is freed stays with the process
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    assert not left, "these processes were left running, and have been killed:\n" + "\n".join(left)
+    assert failed or not left, "these processes were left running, and have been killed:\n" + "\n".join(left)
 
 
 if __name__ == "__main__":
