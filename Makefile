@@ -8,11 +8,11 @@ UV_VERSION := 0.13.8
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down test chaos lint types bench lock embedded clean
+.PHONY: help setup demo up down test suite chaos lint types bench lock embedded clean
 help:
 	@echo "make demo    install, then run the whole workflow on the digits"
 	@echo "make test    install, then run linter, type checker and tests"
-	@echo "make chaos   kill pipelines thirty times and check that they recover"
+	@echo "make chaos   run the tests that take long, then kill pipelines thirty times and check that they recover"
 	@echo "make up      start Prefect, MLflow and a worker on 127.0.0.1, and apply the deployments"
 	@echo "make down    stop them"
 	@echo "make bench   measure training and inference against torch and Keras"
@@ -43,12 +43,16 @@ up: setup
 down:
 	@test ! -x $(BIN)/recursight || recursight down
 
-test: setup lint types
-	pytest -n 2 --dist loadfile
+test: setup lint
+	@$(MAKE) --no-print-directory -j 2 types suite
 
-# Kills, outages and clones with whole pipelines, which take minutes each. Writes benchmarks/results/chaos.md.
+suite: setup
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What `make test` leaves out: the other cases of each kind, and kills, outages and clones with whole pipelines, which take
+# minutes each. Writes benchmarks/results/chaos.md.
 chaos: setup
-	pytest -m chaos
+	pytest -m "chaos or thorough"
 	python -m tests.chaos
 
 lint: setup

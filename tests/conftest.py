@@ -1,19 +1,60 @@
 """Real data for every test: the embedded digits, and MNIST where a copy of it lies beside the repository."""
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from recursight.data.prepare import prepare
 from recursight.data.published import make_digits
+from tests import processes
+from tests.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that tests start and send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Begun first, longest first: a long file that is begun last is waited for alone. Any other order is as right.
+LONGEST = (
+    "test_platform.py",
+    "test_doctor.py",
+    "test_production.py",
+    "test_pipeline.py",
+    "test_docs.py",
+    "test_monitor.py",
+    "test_retrain.py",
+    "test_restore.py",
+    "test_sharing.py",
+    "test_train.py",
+    "test_failures.py",
+    "test_stopping.py",
+    "test_live.py",
+    "test_assembly.py",
+    "test_layers.py",
+)
+
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(processes)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_by_all_workers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What every workspace starts from is made by one worker, and copied by all."""
+    own = tmp_path_factory.getbasetemp()
+    Workspace.shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +87,11 @@ def mnist_store(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "mnist"
     prepare(mnist, store)
     return store
+
+
+@pytest.fixture(scope="session")
+def dvc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `.dvc` that `dvc init --no-scm` makes. Only copy it."""
+    root = tmp_path_factory.mktemp("initialised")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+    return root / ".dvc"

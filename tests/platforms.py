@@ -16,6 +16,7 @@ from tests.workspace import Workspace
 
 TINY: dict[str, Any] = {
     "train": {"epochs": 2, "learning_rate": 0.01, "patience": 0},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimums": {"accuracy": 0.05, "worst_class_recall": 0.0}},
     "compare": {"bootstrap_samples": 100},
     "candidates": {"elman": {"layer": "elman", "hidden": 16}},
@@ -33,7 +34,7 @@ class Platform:
 
     def up(self) -> str:
         ports = [f"--{name}-port={port}" for name, port in self.ports.items()]
-        self.output = self.workspace.run("recursight", "up", *ports)
+        self.output = self.workspace.run("recursight", "up", *ports, stays=True)
         return self.output
 
     @property
@@ -53,7 +54,7 @@ class Platform:
             headers | {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 content = answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -91,7 +92,7 @@ class Platform:
         return found
 
 
-def until(condition: Callable[[], Any], seconds: float = 120, every: float = 0.5) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 300, every: float = 0.5) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"

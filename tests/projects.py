@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from recursight.files import write_json
 from recursight.layout import Layout
 from recursight.tracking import ensure_store
+from tests.workspace import Workspace
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own type hints, while it is imported
@@ -20,6 +22,7 @@ with warnings.catch_warnings():
 
 PARAMS = {
     "train": {"epochs": 3, "learning_rate": 0.01},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimums": {"accuracy": 0.3, "worst_class_recall": 0.0}},
     "candidates": {
         "gru": {"layer": "gru", "hidden": 16},
@@ -56,11 +59,21 @@ def copy_whole(origin: Path, root: Path, *without: str) -> Layout:
 
 
 @pytest.fixture(scope="session")
-def trained(digits_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's folder, with an empty tracking store. Only read it."""
+def trained(digits_store: Path) -> Path:
+    """The project's folder, with an empty tracking store. Made by the worker that needs it first; only read it."""
+    root = Workspace.shared / "trained"
+    with FileLock(f"{root}.lock"):
+        if not (root / "mlflow.db").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            _train(root, digits_store)
+    return root
+
+
+def _train(root: Path, digits_store: Path) -> None:
     from recursight.stages import evaluate, train
 
-    layout = Layout(tmp_path_factory.mktemp("project"))
+    layout = Layout(root)
+    layout.root.mkdir()
     layout.params.write_text(yaml.safe_dump(PARAMS))
     (layout.root / "dvc.yaml").write_text("stages: {}\n")
     shutil.copytree(digits_store, layout.store)
@@ -72,7 +85,6 @@ def trained(digits_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     shutil.rmtree(layout.state)
     choose(layout, "gru")
     ensure_store(layout)
-    return layout.root
 
 
 @pytest.fixture

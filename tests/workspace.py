@@ -5,15 +5,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
+from filelock import FileLock
+
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = Path(sys.executable).parent
+INHERITED = ("PYTHONDONT", "LANG", "LC_", "OMP_", processes.MARK)
 
 SMALL: dict[str, Any] = {
     "train": {"epochs": 6, "learning_rate": 0.01},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimums": {"accuracy": 0.5, "worst_class_recall": 0.0}},
     "candidates": {
         "elman": {"scan": "rows", "layer": "elman", "hidden": 24},
@@ -27,7 +32,12 @@ class Workspace:
 
     Args:
         folder: where the copy is made.
+
+    Attributes:
+        shared: a folder of this run of tests, in which what all copies start from is made once.
     """
+
+    shared: ClassVar[Path]
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "project"
@@ -42,7 +52,7 @@ class Workspace:
             "GIT_AUTHOR_EMAIL": "test@example.org",
             "GIT_COMMITTER_NAME": "test",
             "GIT_COMMITTER_EMAIL": "test@example.org",
-            **{name: value for name, value in os.environ.items() if name.startswith(("PYTHONDONT", "LANG", "LC_"))},
+            **{name: value for name, value in os.environ.items() if name.startswith(INHERITED)},
         }
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -57,22 +67,40 @@ class Workspace:
         self.run("git", "init", "--quiet")
         self.commit("as cloned")
 
-    def run(self, *command: str, status: int = 0, timeout_seconds: float = 240) -> str:
-        """Runs a command; what it printed, both streams together."""
-        finished = subprocess.run(
+    def run(self, *command: str, status: int = 0, timeout_seconds: float = 600, stays: bool = False) -> str:
+        """Runs a command; what it printed, both streams together.
+
+        Args:
+            command: and its arguments.
+            status: with which it must end.
+            timeout_seconds: after which it is killed, with all that it has started.
+            stays: whether what it starts is for later tests too, should this one fail.
+        """
+        process = subprocess.Popen(
             command,
             cwd=self.root,
-            env=self.environment,
+            env=self.environment if stays else self.environment | processes.mark(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=timeout_seconds,
         )
-        assert finished.returncode == status, (
-            f"{' '.join(command)} ended with {finished.returncode}:\n{finished.stdout}"
-        )
-        return finished.stdout
+        try:
+            output, _ = process.communicate(timeout=timeout_seconds)
+        except BaseException:
+            processes.end_tree(process)
+            raise
+        assert process.returncode == status, f"{' '.join(command)} ended with {process.returncode}:\n{output}"
+        return output
+
+    def fill(self) -> None:
+        """Brings the digits and empty databases of Prefect and MLflow, as the first commands in a clone leave them."""
+        used = _used_clone(self.shared)
+        for name in ("data", ".dvc/cache"):
+            shutil.copytree(used / "project" / name, self.root / name, dirs_exist_ok=True)
+        shutil.copy2(used / "project" / "mlflow.db", self.root)
+        for home in (Path(self.environment["PREFECT_HOME"]), self.root / ".recursight" / "prefect"):
+            shutil.copytree(used / "prefect", home, dirs_exist_ok=True)
 
     def change_params(self, **sections: dict[str, Any]) -> None:
         """Lays values over sections of params.yaml; candidates are replaced as a whole."""
@@ -85,3 +113,16 @@ class Workspace:
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", message)
+
+
+def _used_clone(shared: Path) -> Path:
+    """The folder of the one clone in which those commands were really given, by whichever worker came first."""
+    folder = shared / "used"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            made = Workspace(shared / "making")
+            made.run("dvc", "pull", "--quiet", "data.dvc")
+            made.run("prefect", "server", "database", "upgrade", "--yes")
+            made.run("recursight", "track", "sync")
+            made.root.parent.rename(folder)
+    return folder

@@ -16,7 +16,7 @@ def test_trainings_that_ended_well_reach_mlflow_though_another_fails(tmp_path: P
     workspace = Workspace(tmp_path)
     diverging = SMALL["candidates"]["elman"] | {"train": {"learning_rate": 1e30, "clip_norm": 0.0, "optimizer": "sgd"}}
     workspace.change_params(**SMALL | {"candidates": {"gru": SMALL["candidates"]["gru"], "elman": diverging}})
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     output = workspace.run("recursight", "pipeline", status=2)
     assert "elman" in output
     with closing(sqlite3.connect(workspace.root / "mlflow.db")) as store:

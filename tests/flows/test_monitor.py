@@ -12,7 +12,7 @@ from tests.monitoring.log import write_log
 from tests.platforms import QUICK, TINY, Platform, running, until
 from tests.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 RUN = ("prefect", "deployment", "run", "monitor/scheduled", "--watch")
 
@@ -23,7 +23,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     workspace = Workspace(tmp_path_factory.mktemp("monitored"))
     workspace.environment |= QUICK
     workspace.change_params(**TINY, retrain={"schedule": False}, monitor={"schedule": False, "minimum_rows": 100})
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     workspace.commit("few candidates")
     with running(workspace) as made:
         workspace.run("recursight", "pipeline", timeout_seconds=600)

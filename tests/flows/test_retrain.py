@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import recursight
 from tests.workspace import SMALL, Workspace
 
 pytestmark = [pytest.mark.slow]
@@ -21,7 +22,7 @@ def events(workspace: Workspace) -> list[str]:
 
 def test_a_better_model_takes_the_champions_place_and_a_worse_one_does_not(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     lenient = {"minimums": {"accuracy": 0.05, "worst_class_recall": 0.0}}
     workspace.change_params(**SMALL | {"candidates": WEAK, "registry": lenient})
     assert "version 1 (elman) is champion" in workspace.run("recursight", "retrain")
@@ -30,12 +31,12 @@ def test_a_better_model_takes_the_champions_place_and_a_worse_one_does_not(tmp_p
     output = workspace.run("recursight", "retrain")
     assert "retrained: " in output
     assert "version 2 (gru) is champion" in output
-    assert "recursight version 2 (gru) is champion" in workspace.run("recursight", "champion")
+    assert "recursight version 2 (gru) is champion" in recursight(workspace.root, "champion").stdout
 
     workspace.change_params(candidates=WEAK)
     output = workspace.run("recursight", "retrain")
     assert "version 1 (elman) is challenger" in output
-    assert "recursight version 2 (gru) is champion" in workspace.run("recursight", "champion")
-    history = workspace.run("recursight", "history")
+    assert "recursight version 2 (gru) is champion" in recursight(workspace.root, "champion").stdout
+    history = recursight(workspace.root, "history").stdout
     assert events(workspace) == ["model.promoted", "model.promoted"]
     assert history.count("elman") >= 2

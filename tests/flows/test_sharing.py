@@ -15,7 +15,7 @@ from tests.platforms import TINY, running
 from tests.tracking.servers import Server, door_to
 from tests.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SLOW_SECONDS = 2.0
 EVALUATION = {
@@ -33,7 +33,7 @@ TRAINING = {"card.json", "training.json", "history.csv", "gradient_norms.csv", "
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("clone"))
     made.change_params(**TINY)
-    made.run("dvc", "pull", "--quiet", "data.dvc")
+    made.fill()
     made.commit("few candidates")
     return made
 
@@ -98,6 +98,7 @@ def goes_well(workspace: Workspace, server: Server, name: str, *, fails: bool = 
     assert len(everything_arrived(server.uri, [workspace], name)) == 1
 
 
+@pytest.mark.chaos
 def test_a_pipeline_goes_well_with_a_server_that_fails_half_of_its_calls(workspace: Workspace, server: Server) -> None:
     made_anew(workspace, "lossy", 2)
     goes_well(workspace, server, "lossy", fails=True)
@@ -120,7 +121,7 @@ def test_four_pipelines_of_four_clones_share_the_servers_of_one(
     for clone, seed in zip(clones, (1, 1, 2, 3), strict=True):
         clone.change_params(**TINY, retrain={"schedule": False})
         made_anew(clone, "shared", seed)
-        clone.run("dvc", "pull", "--quiet", "data.dvc")
+        clone.fill()
         clone.commit("few candidates")
     with running(clones[0]) as platform:
         settings = access.settings(Layout(clones[0].root))

@@ -108,8 +108,16 @@ def test_each_head_weighs_steps_for_its_share() -> None:
     torch.testing.assert_close(multihead(states), expected)
 
 
-@pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("readout", ["last", "attention"])
+@pytest.mark.parametrize(
+    ("name", "readout"),
+    [
+        *((name, "last") for name in LAYERS),
+        *(
+            pytest.param(name, "attention", marks=() if name in ("gru", "rnn2d") else pytest.mark.thorough)
+            for name in LAYERS
+        ),
+    ],
+)
 def test_every_layer_makes_a_classifier_that_can_be_exported(name: str, readout: str, tmp_path: Path) -> None:
     grid = LAYERS[name].grid
     model = build(

@@ -18,7 +18,7 @@ def halves(rows: pd.DataFrame, generator: np.random.Generator) -> tuple[np.ndarr
     return order[: len(order) // 2], order[len(order) // 2 :]
 
 
-@pytest.mark.parametrize("size", [100, 180, 1000])
+@pytest.mark.parametrize("size", [100, 180, pytest.param(1000, marks=pytest.mark.thorough)])
 def test_unshifted_windows_hardly_alarm(answered, size):
     """Also without the floor of the effect, where the tests alone have to hold the level, which is 0.01."""
     generator, windows, alarms, by_chance_alone = np.random.default_rng(size), 200, 0, 0

@@ -23,7 +23,7 @@ from recursight.operations.cleanup import Leftover
 from recursight.processes import ProcessIdentity
 from recursight.tracking import runs
 
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 300.0
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from tests.workspace import Workspace
 
 TINY: dict[str, Any] = {
     "train": {"epochs": 2000, "learning_rate": 0.01, "patience": 0},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimums": {"accuracy": 0.05, "worst_class_recall": 0.0}},
     "compare": {"bootstrap_samples": 100},
     "retrain": {"schedule": False},
@@ -249,9 +250,9 @@ def descendants(workspace: Workspace, owner: int) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_one(workspace: Workspace) -> None:
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     first = killed_in_training(workspace)
     assert states(workspace) == ["RUNNING"]
     found = [finding for finding in examined(workspace, status=1) if finding.area == "leftovers"]
@@ -286,13 +287,13 @@ print(run["state"]["type"])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_path: Path) -> None:
     """The deployment runs once at a time: its slot comes free with the run that is ended."""
     workspace = Workspace(tmp_path)
     workspace.environment |= {"PREFECT_WORKER_QUERY_SECONDS": "2"}
     workspace.change_params(**TINY)
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
+    workspace.fill()
     ports = [f"--prefect-port={free_port()}", f"--mlflow-port={free_port()}"]
     workspace.run("recursight", "up", *ports)
     try:

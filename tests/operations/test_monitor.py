@@ -18,6 +18,7 @@ from recursight.operations.monitor import check_drift
 from recursight.registry import register
 from recursight.serving.champion import load_champion
 from recursight.tracking import connect
+from tests.commands import recursight
 from tests.monitoring.log import write_log
 from tests.projects import change_params, own_environment, project, trained
 from tests.workspace import COMMANDS
@@ -178,18 +179,15 @@ def test_reports_are_bounded(served, monkeypatch):
 
 
 def test_the_command_tells_drift_by_its_status(served):
-    def monitor(*options: str) -> "subprocess.CompletedProcess[str]":
-        command = [str(COMMANDS / "recursight"), "monitor", *options]
-        return subprocess.run(command, cwd=served.root, capture_output=True, text=True)
-
-    waiting = monitor()
+    command = [str(COMMANDS / "recursight"), "monitor"]
+    waiting = subprocess.run(command, cwd=served.root, capture_output=True, text=True)
     assert (waiting.returncode, waiting.stderr) == (0, "")
     assert "are needed for a check" in waiting.stdout
     ask(served, 255 - usual(served))
-    drifted = monitor()
+    drifted = recursight(served.root, "monitor")
     assert drifted.returncode == 3, drifted.stderr
     assert re.search(r"^brightness\s+yes\s+\d+\.\d{3}", drifted.stdout, re.MULTILINE)
     assert "differ from its reference" in drifted.stdout
-    told = json.loads(monitor("--json").stdout)
+    told = json.loads(recursight(served.root, "monitor", "--json").stdout)
     assert told["drifted"] is True
     assert told["verdict"]["rows"] == 250

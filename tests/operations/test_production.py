@@ -37,7 +37,7 @@ absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 absent += [] if postgres_commands() else ["postgresql"]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(absent), reason=f"not installed: {', '.join(absent)}"),
 ]
 

@@ -10,6 +10,7 @@ from tests.workspace import Workspace
 
 PARAMS = {
     "train": {"epochs": 2, "learning_rate": 0.01},
+    "evaluate": {"mistakes": 4},
     "registry": {"minimums": {"accuracy": 0.0, "worst_class_recall": 0.0}},
     "candidates": {"gru": {"layer": "gru", "hidden": 8}},
 }
@@ -25,19 +26,25 @@ def make_version(workspace: Workspace) -> None:
     workspace.run("recursight", "register")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_versions_are_restored_and_what_cannot_be_is_named(tmp_path: Path):
-    workspace = Workspace(tmp_path)
-    workspace.change_params(**PARAMS)
-    workspace.run("dvc", "pull", "--quiet", "data.dvc")
-    workspace.commit("one candidate")
-    commit = workspace.run("git", "rev-parse", "HEAD").strip()
-    make_version(workspace)
-    workspace.change_params(prepare={"seed": 7}, candidates={"gru": {"layer": "gru", "hidden": 12}})
-    make_version(workspace)  # of parameters that no commit has
-    workspace.commit("another one")
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A project with a version of committed parameters; the parameters of now are others."""
+    made = Workspace(tmp_path)
+    made.change_params(**PARAMS)
+    made.fill()
+    made.commit("one candidate")
+    make_version(made)
+    made.change_params(prepare={"seed": 7}, candidates={"gru": {"layer": "gru", "hidden": 12}})
+    return made
 
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_version_is_restored_and_what_is_lost_is_named(workspace: Workspace):
+    from mlflow import MlflowClient
+
+    commit = workspace.run("git", "rev-parse", "HEAD").strip()
+    workspace.commit("another one")
     first = restored(workspace, 1)
     assert first["same_predictions"] is True
     assert first["missing"] == []
@@ -47,20 +54,25 @@ def test_versions_are_restored_and_what_cannot_be_is_named(tmp_path: Path):
     assert yaml.safe_load((tree / "params.yaml").read_text())["candidates"]["gru"]["hidden"] == [8]
     assert yaml.safe_load((workspace.root / "params.yaml").read_text())["candidates"]["gru"]["hidden"] == 12
     assert not (tree / "mlflow.db").exists()
+    assert workspace.run("git", "status", "--porcelain") == ""
 
+    client = MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
+    client.set_model_version_tag("recursight", "1", "recursight.data_md5", "f" * 32 + ".dir")
+    lost = restored(workspace, 1, status=1)
+    assert lost["same_predictions"] is None
+    assert lost["missing"][0].startswith(f"data: {'f' * 32}.dir is neither in DVC's cache nor in a remote")
+    assert "no version 9" in workspace.run("recursight", "restore", "9", status=2)
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_version_of_parameters_that_no_commit_has_is_restored_too(workspace: Workspace):
+    make_version(workspace)
+    workspace.commit("another one")
+    assert restored(workspace, 1)["same_predictions"] is True
     second = restored(workspace, 2)
     assert second["same_predictions"] is True
     assert "uncommitted changes" in second["missing"][0]
     assert workspace.run("git", "status", "--porcelain") == ""
     assert restored(workspace, 1)["same_predictions"] is True, "an earlier restoration is replaced"
-
-    lose = (
-        "from mlflow import MlflowClient\n"
-        "client = MlflowClient('sqlite:///mlflow.db')\n"
-        "client.set_model_version_tag('recursight', '1', 'recursight.data_md5', 'f' * 32 + '.dir')\n"
-    )
-    workspace.run("python", "-W", "ignore", "-c", lose)
-    third = restored(workspace, 1, status=1)
-    assert third["same_predictions"] is None
-    assert third["missing"][0].startswith(f"data: {'f' * 32}.dir is neither in DVC's cache nor in a remote")
-    assert "no version 9" in workspace.run("recursight", "restore", "9", status=2)

@@ -16,7 +16,7 @@ from tests.workspace import Workspace
 def workspace(tmp_path: Path) -> Workspace:
     """A clone with the digits, a second version of the data in the cache, and a remote."""
     made = Workspace(tmp_path)
-    made.run("dvc", "pull", "--quiet", "data.dvc")
+    made.fill()
     return made
 
 

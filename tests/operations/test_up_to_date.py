@@ -102,7 +102,7 @@ def test_another_store_is_looked_into(layout: Layout, monkeypatch: pytest.Monkey
 
 
 def test_other_parameters_of_the_registry_are_a_new_question(workspace: Workspace, layout: Layout) -> None:
-    workspace.change_params(registry={"minimum_accuracy": 0.04})
+    workspace.change_params(registry={"minimums": {"accuracy": 0.04}})
     assert up_to_date.nothing_to_run(layout)
     assert up_to_date._noted(layout) is None
     up_to_date.complete(layout)

@@ -34,7 +34,7 @@ def test_four_clones_that_register_at_once(project: Layout, server: Server, tmp_
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0] * 4
     client = connect(project)
     runs = client.search_runs([experiment_id(client, project, "recursight")])

@@ -19,9 +19,9 @@ __all__ = ["own_environment", "project", "trained"]
 LIMITS = {"max_bytes": 100_000, "max_pixels": 100_000, "max_images": 8, "poll_seconds": 0.1}
 
 
-@pytest.fixture(scope="module")
-def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """Version 1 (gru) is champion, version 2 (elman) challenges it."""
+@pytest.fixture(scope="session")
+def registered(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 1 (gru) is champion, version 2 (elman) challenges it. Only read it."""
     folder = tmp_path_factory.mktemp("served") / "project"
     shutil.copytree(trained, folder)
     layout = Layout(folder)
@@ -31,7 +31,13 @@ def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Lay
     register(layout)
     choose(layout, "elman")
     register(layout)
-    return layout
+    return layout.root
+
+
+@pytest.fixture(scope="module")
+def two_versions(registered: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A copy of it for the tests of a file."""
+    return copy_whole(registered, tmp_path_factory.mktemp("two") / "project")
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def address(project) -> Iterator[str]:
 def ask(address: str, content: object) -> list[dict]:
     body = json.dumps(content).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)["predictions"]
 
 

@@ -109,7 +109,7 @@ def test_sigterm_lets_requests_end_and_the_log_has_them_all(own, images):
                 callers._end.wait(0.01)
             callers._end.set()
             server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=60) == 0
+        assert server.process.wait(timeout=300) == 0
     assert set(callers.statuses) == {200}
     assert all(isinstance(fault, ConnectionError) for fault in callers.faults), "no answer was cut off half way"
     log = read_log(own.predictions)

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-START_SECONDS = 90
+from tests import processes
+
+START_SECONDS = 300
 
 
 def free_port() -> int:
@@ -38,7 +40,11 @@ class Server:
         store, files = f"sqlite:///{self.folder / 'server.db'}", str(self.folder / "files")
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", store, "--artifacts-destination", files, "--workers", "1"]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = (
+            os.environ
+            | processes.mark("session")
+            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        )
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
@@ -59,13 +65,17 @@ class Server:
             self.process = None
 
 
+_servers: list[Server] = []
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Whoever kills it starts it again."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
+    """One for every folder of tests that takes this fixture. Whoever kills it starts it again."""
+    if not _servers:
+        _servers.append(Server(tmp_path_factory.mktemp("server")))
+        _servers[0].start()
+    yield _servers[0]
+    _servers[0].kill()
 
 
 class Door(ThreadingHTTPServer):
@@ -108,7 +118,7 @@ class Passage(BaseHTTPRequestHandler):
         if turn == 1:
             self.send_error(500)
             return
-        behind = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=30)
+        behind = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=120)
         headers = {key: value for key, value in self.headers.items() if key.lower() not in ("connection", "host")}
         behind.request(self.command, self.path, body, headers | {"Connection": "close"})
         answer = behind.getresponse()

@@ -175,7 +175,7 @@ def test_two_at_once_make_one_run_of_each_training(project):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     assert set(runs_of(project)) == {"elman", "gru"}
 
