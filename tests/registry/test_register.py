@@ -103,10 +103,11 @@ def test_the_model_answers_raw_images_as_the_network_does_without_pickles_and_wi
     images = np.array(open_store(project.store).frames[:5])
     np.save(project.root / "images.npy", images)
     code = (
-        "import json, sys, numpy, mlflow.pyfunc\n"
+        "import json, sys; sys.modules['recursight'] = None  # as if it were not installed\n"
+        "import numpy, mlflow.pyfunc\n"
         "model = mlflow.pyfunc.load_model(sys.argv[1]); images = numpy.load(sys.argv[2])\n"
         "answers = {len(part): model.predict(part).to_dict('records') for part in (images, images[:1], images[:0])}\n"
-        "assert 'recursight' not in sys.modules\n"
+        "assert not any(name.startswith('recursight.') for name in sys.modules)\n"
         "print(json.dumps(answers))\n"
     )
     environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
@@ -120,7 +121,7 @@ def test_the_model_answers_raw_images_as_the_network_does_without_pickles_and_wi
     for row, answer in zip(expected, answers["5"], strict=True):
         assert answer["class"] == card.vocabulary[row.argmax()]
         assert list(answer["probabilities"]) == card.vocabulary
-        np.testing.assert_allclose(list(answer["probabilities"].values()), row, atol=1e-6)
+        np.testing.assert_allclose(list(answer["probabilities"].values()), row, atol=1e-5)
     assert answers["1"][0]["class"] == answers["5"][0]["class"]
 
 
