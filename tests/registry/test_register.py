@@ -103,8 +103,8 @@ def test_the_model_answers_raw_images_as_the_network_does_without_pickles_and_wi
     images = np.array(open_store(project.store).frames[:5])
     np.save(project.root / "images.npy", images)
     code = (
-        "import json, sys; sys.modules['recursight'] = None  # as if it were not installed\n"
-        "import numpy, mlflow.pyfunc\n"
+        "import json, sys, numpy, mlflow.pyfunc\n"
+        "sys.modules['recursight'] = None  # as if it were not installed\n"
         "model = mlflow.pyfunc.load_model(sys.argv[1]); images = numpy.load(sys.argv[2])\n"
         "answers = {len(part): model.predict(part).to_dict('records') for part in (images, images[:1], images[:0])}\n"
         "assert not any(name.startswith('recursight.') for name in sys.modules)\n"

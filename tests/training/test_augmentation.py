@@ -80,5 +80,5 @@ def test_a_seed_is_a_draw() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_convolutions_of_augmented_images_compute_channels_last(channels: int) -> None:
     images = torch.randint(0, 256, (4, 8, 8, channels), dtype=torch.uint8, generator=draw())
-    features = Conv((8, 8, channels), [4, 6], "pool", 0)(augment(images, **(NONE | {"flip": True}), generator=draw()))
+    features = Conv((8, 8, channels), channels=[4, 6])(augment(images, **(NONE | {"flip": True}), generator=draw()))
     assert features.is_contiguous(), "in the other layout, pooling takes several times as long"
