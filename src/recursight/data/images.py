@@ -7,12 +7,9 @@ and only the first frame of an animation is used.
 
 import io
 import os
-import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
-from zlib import crc32
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,15 +17,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 54_000_000
 """Maximum image size: allows a 50 megapixel photograph, but no decompression bomb."""
 
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "AVIF")
+"""What is opened, whatever a file's name says. Pillow knows more, such as PostScript, for which it starts a program."""
+
 MAX_FILE_BYTES = 256_000_000
 _LARGE_PIXELS = 2_000_000
 _LARGE_FILE_BYTES = 1_000_000  # is read by Pillow, a block at a time
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_FORM = struct.Struct(">IIBBBBB")  # width, height, bits, colour, compression, filter, interlace
-_PLAIN = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}
-_CHUNK = struct.Struct(">I4s")  # length, kind
-_CHECKSUM = struct.Struct(">I")
-_HARMLESS = (b"IHDR", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"bKGD")  # samples are taken as they are
 _one_large_at_a_time = threading.Lock()  # otherwise memory would grow with the number of threads
 
 # malloc returns blocks of this size to the system; smaller ones would stay in the heap of each thread.
@@ -97,9 +91,7 @@ def decode(
             return pixels
         return _fitted(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), size, resize, channels)
     content = _read(image, _LARGE_FILE_BYTES) if isinstance(image, Path) else image
-    if content is not None and (plain := _plain_png(read_bytes(content))) is not None:
-        return _fitted(plain, size, resize, channels)
-    with _open(image if content is None else content) as opened:
+    with _open(image if content is None else read_bytes(content)) as opened:
         if opened.width * opened.height < _LARGE_PIXELS:
             return _decoded(opened, size, resize, channels)
         with _one_large_at_a_time:
@@ -118,7 +110,7 @@ def pixels_of(image: bytes) -> int:
 
 def _open(image: bytes | Path) -> Image.Image:
     try:
-        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS)
     except UnidentifiedImageError:
         raise BadImage("is not an image that can be decoded.") from None
     except Image.DecompressionBombError:
@@ -128,38 +120,6 @@ def _open(image: bytes | Path) -> Image.Image:
     if opened.width * opened.height > MAX_PIXELS:
         raise BadImage(f"has {opened.width}×{opened.height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
     return opened
-
-
-def _plain_png(image: bytes) -> Image.Image | None:
-    """A PNG of 8-bit grey or RGB without anything that changes its pixels; None for all others, and for broken ones.
-
-    Pillow's decoder without its plugin: of a small image, that takes half the time.
-    """
-    try:
-        width, height, *coding = _PNG_FORM.unpack_from(image, 16)
-        mode = _PLAIN.get(tuple(coding))
-        if mode is None or not image.startswith(_PNG_SIGNATURE) or not 0 < width * height < _LARGE_PIXELS:
-            return None
-        return Image.frombytes(mode, (width, height), b"".join(_png_data(image)), "zip", mode, 0)
-    except (ValueError, struct.error):
-        return None
-
-
-def _png_data(image: bytes) -> Iterator[bytes]:
-    """The compressed pixels, chunk by chunk.
-
-    Raises:
-        ValueError: at a chunk that is broken, or may say more about the pixels.
-    """
-    start, kind = len(_PNG_SIGNATURE), b""
-    while kind != b"IEND":
-        length, kind = _CHUNK.unpack_from(image, start)
-        end = start + _CHUNK.size + length
-        if kind == b"IDAT":  # has a checksum of its own inside
-            yield image[start + _CHUNK.size : end]
-        elif kind not in _HARMLESS or _CHECKSUM.unpack_from(image, end)[0] != crc32(image[start + 4 : end]):
-            raise ValueError(kind)
-        start = end + _CHECKSUM.size
 
 
 def _decoded(image: Image.Image, size: tuple[int, int] | None, resize: Resize, channels: Channels) -> np.ndarray:
