@@ -107,7 +107,7 @@ def test_dvc_shows_figures_and_plots(workspace: Workspace, first: dict[str, Any]
     page = workspace.run("dvc", "plots", "show", "--out", "plots")
     assert "index.html" in page
     text = (workspace.root / "plots" / "index.html").read_text()
-    assert "Confusion matrix of gru" in text
+    assert "Actual and predicted, gru" in text
     assert "Learning curve of elman" in text
 
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SLOW_SECONDS = 2.0
 EVALUATION = {
-    "confusion.png",
+    "confusion.svg",
     "reliability.png",
     "mistakes.png",
     "per_class.csv",
