@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from recursight.executors import clone
 from recursight.layout import Layout
-from recursight.operations import owners, up_to_date
+from recursight.operations import up_to_date
+from recursight.processes import ProcessIdentity
 from recursight.tracking import connect, runs
 from recursight.tracking.results import results
 from tests.platforms import TINY
@@ -113,8 +115,8 @@ def test_while_mlflow_shows_a_training_nothing_is_noted(layout: Layout) -> None:
     """It may be killed, and its run is then to be ended."""
     client = connect(layout)
     training = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = runs.Owner.process(layout.root, training.pid)
-    run = client.create_run(run_of(layout).info.experiment_id, tags=owner.tags)
+    tags = {runs.PROCESS: str(ProcessIdentity.of(training.pid)), runs.ROOT: str(layout.root)}
+    run = client.create_run(run_of(layout).info.experiment_id, tags=tags)
     try:
         up_to_date.complete(layout)
         assert up_to_date._noted(layout) is None
@@ -142,9 +144,9 @@ def test_what_a_killed_pipeline_left_and_what_has_changed_is_work(workspace: Wor
     assert up_to_date.nothing_to_run(layout)
     ended = subprocess.Popen(["true"])
     ended.wait()
-    sign = owners.folder(layout) / "killed.json"
+    sign = clone.folder(layout) / "killed.json"
     sign.parent.mkdir(parents=True, exist_ok=True)
-    sign.write_text(json.dumps({"host": socket.gethostname(), "pid": ended.pid, "started": 1.0, "root": ""}))
+    sign.write_text(json.dumps({"host": socket.gethostname(), "pid": ended.pid, "started": 1.0}))
     assert not up_to_date.nothing_to_run(layout)
     sign.unlink()
     workspace.change_params(compare={"bootstrap_samples": 101})
