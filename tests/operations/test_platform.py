@@ -43,7 +43,7 @@ def test_the_schedule_fires_and_the_first_retraining_makes_a_champion(platform: 
     assert run["state_name"] == "Retrained"
     assert "version 1 " in run["state"]["message"]
     platform.workspace.change_params(retrain={"schedule": False})
-    assert "deployments of prefect.yaml applied" in platform.up()
+    assert "applied the deployments of prefect.yaml" in platform.up()
     platform.rest()
     states = [run["state_name"] for run in platform.retrainings()]
     assert set(states) <= {"Retrained", "Unchanged"}
