@@ -107,6 +107,7 @@ def test_a_candidate_overrides_single_keys_of_its_training(tmp_path: Path) -> No
             "params.yaml: train.learning_rate: input should be a finite number",
         ),
         ({"retrain": {"cron": "99 99 * * *"}}, "params.yaml: retrain.cron: is no cron expression: bad minute"),
+        ({"retrain": {"cron": "* * * * * 99"}}, "params.yaml: retrain.cron: is no cron expression: bad second"),
         ({"retrain": {"cron": "0 3 * *"}}, "params.yaml: retrain.cron: is no cron expression: wrong number of fields"),
         ({"registry": {"model_name": "a/b"}}, "params.yaml: registry.model_name: a name has printable characters"),
         (

@@ -15,8 +15,11 @@ NOT_IN_NAMES = set("/:\\%'\"`")  # MLflow refuses some of these in names, or rea
 def _is_cron(cron: str) -> str:
     from cronsim import CronSim, CronSimError
 
+    fields = cron.split()
+    if len(fields) == 6:  # Prefect reads seconds from the last field, cronsim from the first
+        fields = [fields[5], *fields[:5]]
     try:
-        CronSim(cron, datetime.now(UTC))
+        CronSim(" ".join(fields), datetime.now(UTC))
     except CronSimError as error:
         reason = str(error)
         raise ValueError(f"is no cron expression: {reason[:1].lower()}{reason[1:]}") from None
