@@ -70,7 +70,7 @@ _servers: list[Server] = []
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for every folder of tests that takes this fixture. Whoever kills it starts it again."""
+    """One for every folder of tests that takes this fixture. A test that kills it starts it again."""
     if not _servers:
         _servers.append(Server(tmp_path_factory.mktemp("server")))
         _servers[0].start()
