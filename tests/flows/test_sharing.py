@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SLOW_SECONDS = 2.0
 EVALUATION = {
     "confusion.svg",
-    "reliability.png",
-    "mistakes.png",
+    "reliability.svg",
+    "mistakes.svg",
     "per_class.csv",
     "predictions.parquet",
     "metrics.json",

@@ -132,7 +132,7 @@ def test_a_changed_file_of_a_result_is_a_new_question(layout: Layout) -> None:
     assert up_to_date._noted(layout) is not None
     drawn = results(layout)[0].evaluation
     assert drawn is not None
-    picture = drawn / "mistakes.png"
+    picture = drawn / "mistakes.svg"
     before = picture.read_bytes()
     picture.write_bytes(before + b"\0")
     assert up_to_date._noted(layout) is None

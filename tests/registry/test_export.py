@@ -58,7 +58,7 @@ def test_a_program_holds_the_operators_and_answers_exactly_as_the_network(tmp_pa
     program = program_of("gru")
     export(program, SHAPE, tmp_path / "network.pt2")
     exported = LoadedProgram(tmp_path / "network.pt2")
-    assert "recursight.sequence.default" in {str(node.target) for node in exported.module.graph.nodes}
+    assert "recursight.sequence.default" in {str(node.target) for node in exported.graph.graph.nodes}
     images = torch.randint(0, 256, (70, *SHAPE), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.equal(torch.from_numpy(exported(images.numpy())), program(images).double())
@@ -99,6 +99,18 @@ def test_without_recursight_a_program_answers_the_same(tmp_path: Path):
             expected = program(images).double()
         found = torch.from_numpy(np.load(tmp_path / f"{layer}.npy"))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_images_of_another_shape_are_refused(tmp_path: Path):
+    export(program_of("gru"), SHAPE, tmp_path / "network.pt2")
+    with pytest.raises(ValueError, match=r"images of shape \(8, 1, 1\), but the network takes \(8, 10, 1\)"):
+        LoadedProgram(tmp_path / "network.pt2")(np.zeros((2, 8, 1, 1), np.uint8))
+
+
+def test_the_file_names_no_folder_of_the_machine_it_was_made_on(tmp_path: Path):
+    export(program_of("gru"), SHAPE, tmp_path / "network.pt2")
+    with zipfile.ZipFile(tmp_path / "network.pt2") as archive:
+        assert not [name for name in archive.namelist() if str(ROOT).encode() in archive.read(name)]
 
 
 def test_no_entry_of_the_file_is_a_pickle(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Pictures open, repeat byte by byte, and bear any number and any name of classes."""
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,24 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recursight.drawing.svg import certainty
 from recursight.tasks.class_figures import confusion_chart, draw_confusion, draw_mistakes, draw_reliability
 from recursight.tasks.classification import Classification, reliability
-from recursight.tasks.drawing import certainty
 
 
-def drawn_twice(draw: Callable[[Path], None], folder: Path) -> Image.Image:
-    for name in ("first.png", "second.png"):
+def drawn_twice(draw: Callable[[Path], None], folder: Path) -> ElementTree.Element:
+    for name in ("first.svg", "second.svg"):
         draw(folder / name)
-    assert (folder / "first.png").read_bytes() == (folder / "second.png").read_bytes()
-    picture = Image.open(folder / "first.png")
-    picture.load()
-    assert "Software" not in picture.info
-    return picture.convert("RGB")
+    assert (folder / "first.svg").read_bytes() == (folder / "second.svg").read_bytes()
+    return ElementTree.parse(folder / "first.svg").getroot()
 
 
-def inked(picture: Image.Image) -> float:
-    """Share of the pixels that are not white."""
-    return float((np.asarray(picture) < 250).any(axis=2).mean())
+def found(drawn: ElementTree.Element, tag: str, css: str = "") -> list[ElementTree.Element]:
+    return [
+        one
+        for one in drawn.iter(f"{{http://www.w3.org/2000/svg}}{tag}")
+        if css in one.get("class", "").split() or not css
+    ]
 
 
 def test_confusion_cells_are_drawn_once_each_and_in_their_hue() -> None:
@@ -66,20 +68,34 @@ def test_confusion_of_any_size_is_a_file_that_stands_alone(count: int, tmp_path:
 def test_reliability_with_empty_bins(tmp_path: Path) -> None:
     certain = np.array([[0.99, 0.01], [0.97, 0.03], [0.6, 0.4]])
     bins = reliability(Classification().score(certain, np.array([0, 0, 1]), ["a", "b"]), 15, 0.95)
-    assert inked(drawn_twice(lambda path: draw_reliability(path, bins, 0.12, 0.95), tmp_path)) > 0.02
+    drawn = drawn_twice(lambda path: draw_reliability(path, bins, 0.12, 0.95), tmp_path)
+    points = [(float(one.get("cx", "")), float(one.get("cy", ""))) for one in found(drawn, "circle")]
+    assert len(points) == 2  # two of the fifteen bins hold examples
+    assert points[0][0] < points[1][0]  # 0.6 is left of 0.98
+    assert points[0][1] > points[1][1]  # nothing right there, all right here
+    heights = [float(bar.get("height", "")) for bar in found(drawn, "rect", "right")]
+    assert len(heights) == 15
+    assert heights[-1] == pytest.approx(2 * heights[8], abs=0.2)
+    assert "12.00 %" in drawn.get("aria-label", "")
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (9, 3), (36, 1), (40, 3), (3, 2), (2, 4)])
 def test_mistakes_of_any_number_and_channels(count: int, channels: int, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 120, (count, 8, 8, channels), dtype=np.uint8)
-    captions = [("a rather long name of a class", "b$", 0.9999)] * count
-    picture = drawn_twice(lambda path: draw_mistakes(path, images, captions, count + 5), tmp_path)
-    assert inked(picture) > 0.08
+    captions = [("a <b> & a rather long name", "b$", 0.9999)] * count
+    drawn = drawn_twice(lambda path: draw_mistakes(path, images, captions, count + 5), tmp_path)
+    shown = found(drawn, "image")
+    assert len({(one.get("x"), one.get("y")) for one in shown}) == count
+    decoded = Image.open(io.BytesIO(base64.b64decode(shown[0].get("href", "").partition(",")[2])))
+    expected = images[0, ..., 0] if channels < 3 else images[0, ..., :3]
+    np.testing.assert_array_equal(np.asarray(decoded), expected)
+    assert [one.text for one in found(drawn, "title")] == ["a <b> & a rather long name → b$"] * count
 
 
 def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
     nothing = np.zeros((0, 8, 8, 1), dtype=np.uint8)
-    assert 0 < inked(drawn_twice(lambda path: draw_mistakes(path, nothing, [], 0), tmp_path)) < 0.1
+    drawn = drawn_twice(lambda path: draw_mistakes(path, nothing, [], 0), tmp_path)
+    assert [one.text for one in found(drawn, "text")] == ["No mistakes"]
 
 
 def test_probabilities_in_words() -> None:

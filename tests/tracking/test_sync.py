@@ -67,7 +67,7 @@ def test_everything_that_is_known_of_a_training_is_on_its_run(project):
             assert run.data.metrics[f"{split}_{score}"] == metrics[split][score]
     assert run.data.metrics["latency_ms"] == metrics["latency_ms"]
     assert run.data.metrics["parameters"] == card["parameters"]
-    assert {"evaluation/confusion.svg", "evaluation/reliability.png", "evaluation/mistakes.png"} <= artifacts_of(
+    assert {"evaluation/confusion.svg", "evaluation/reliability.svg", "evaluation/mistakes.svg"} <= artifacts_of(
         project, run
     )
     assert {"training/card.json", "training/environment.txt", "training/history.csv"} <= artifacts_of(project, run)

@@ -25,6 +25,12 @@ class Program(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.answers(self.network(inputs).float())
 
+    def answer(self, images: np.ndarray) -> np.ndarray:
+        """Float64 answers (N, ...) to uint8 images (N, H, W, C) in memory, on the CPU; in one batch."""
+        with torch.inference_mode():
+            found: np.ndarray = self(torch.from_numpy(images)).double().numpy()
+        return found
+
 
 def answers(
     program: nn.Module, frames: np.ndarray, rows: np.ndarray, *, batch_size: int, device: torch.device
@@ -68,6 +74,11 @@ def latency_milliseconds(answer: Callable[[np.ndarray], np.ndarray], image: np.n
         answer(image[np.newaxis])
         seconds.append(time.perf_counter() - start)
     return 1000 * median(seconds[WARM_UP:])
+
+
+def latency_on(threads: int) -> str:
+    """What a latency was measured on, for reports and cards."""
+    return f"cpu, {threads} thread{'s' * (threads > 1)}"
 
 
 def images_per_second(program: nn.Module, images: np.ndarray, *, device: torch.device, seconds: float = 0.2) -> float:

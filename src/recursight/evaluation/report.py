@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recursight.evaluation import charts
-from recursight.evaluation.charts import Axis, Line, Point
+from recursight.drawing import charts
+from recursight.drawing.charts import Axis, Line, Point
 from recursight.evaluation.compare import Comparison
 from recursight.evaluation.table import difference, figure, p_value
 from recursight.tasks import Section

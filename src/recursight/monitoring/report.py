@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recursight.evaluation import charts
-from recursight.evaluation.charts import Line
+from recursight.drawing import charts
+from recursight.drawing.charts import Line
+from recursight.drawing.svg import svg
 from recursight.monitoring.compare import CHI_SQUARED, Drift, Feature
 
 SIZE = (300, 190)
@@ -133,4 +134,4 @@ def _bars(feature: Feature, was: pd.Series, now: pd.Series) -> str:
         )
     height = ROW * len(shares) + 6
     label = f"{feature.name}: shares in the reference and in the window"
-    return charts.svg((SIZE[0], height), label, "".join(rows))
+    return svg((SIZE[0], height), label, "".join(rows))

@@ -227,10 +227,10 @@ def _weights(
 
     card = recorded.card
     try:
-        network = load_version(layout, name, int(version.version)).program.module
+        state = load_version(layout, name, int(version.version)).program.state
     except (Unreadable, AttributeError) as fault:
         raise PartMissing(f"weights: {fault}") from None
-    tensors = {key.removeprefix("network."): value.contiguous() for key, value in network.state_dict().items()}
+    tensors = {key.removeprefix("network."): value.contiguous() for key, value in state.items()}
     weights = save(tensors)
     if digest(card) != version.tags[BUNDLE] or hashlib.sha256(weights).hexdigest() != card["weights_digest"]:
         raise PartMissing("weights: the registered model does not hold those that the training's card names")

@@ -1,6 +1,6 @@
 """The model card: what a model is, how good, and what it is not for (Mitchell et al., 2019, arXiv:1810.03993)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from recursight.files import read_json
@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def model_card(layout: Layout, params: Params, result: Result, rows: "DataFrame", fields: Iterable[str]) -> str:
+def model_card(
+    layout: Layout,
+    params: Params,
+    result: Result,
+    rows: "DataFrame",
+    fields: Iterable[str],
+    latency: Mapping[str, Any],
+) -> str:
     """Markdown.
 
     Args:
@@ -23,12 +30,13 @@ def model_card(layout: Layout, params: Params, result: Result, rows: "DataFrame"
         result: an evaluated training.
         rows: its scores on the test split, of `Task.score`.
         fields: of an answer.
+        latency: of the exported network, from `export_bundle`.
     """
     card, task = result.card, params.built_task
     sections = {
         "Data": _data(layout, card),
         "Architecture": _architecture(card, result.training),
-        "Metrics": _metrics(params, result.metrics),
+        "Metrics": _metrics(params, {**result.metrics, **latency}),
         **task.card(rows),
         "Limits": "\n".join(f"- {line}" for line in (*_limits(card), *task.limits(rows))),
         "How to call it": _call(params.registry.model_name, card, fields),

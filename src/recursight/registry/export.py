@@ -2,9 +2,16 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+from recursight.evaluation.predict import Program, latency_milliseconds, latency_on
+from recursight.models.bundle import load_bundle
+from recursight.registry.program import LoadedProgram
+from recursight.tasks import task_of
 
 EXAMPLES = 2  # an example batch of one image would fix the batch size
 
@@ -24,4 +31,26 @@ def export(program: nn.Module, input_shape: list[int], path: Path) -> None:
         warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export", UserWarning)
         exported = torch.export.export(program, (examples,), dynamic_shapes=({0: batch},))
     exported.example_inputs = None  # they are all that torch would pickle
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
     torch.export.save(exported, path)
+
+
+def export_bundle(bundle: Path, path: Path, *, threads: int) -> dict[str, Any]:
+    """Exports a trained network, and measures the file as it will be served.
+
+    Args:
+        bundle: folder of the training.
+        path: of the file to write, ending in .pt2.
+        threads: of torch while it is measured.
+
+    Returns:
+        latency_ms of one image, and latency_on: device and threads.
+    """
+    network, card = load_bundle(bundle)
+    export(Program(network, task_of(card.task)).eval(), card.input_shape, path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    milliseconds = latency_milliseconds(LoadedProgram(path), np.zeros(card.input_shape, np.uint8))
+    torch.set_num_threads(before)
+    return {"latency_ms": milliseconds, "latency_on": latency_on(threads)}

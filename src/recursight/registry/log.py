@@ -25,7 +25,15 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "torch")  # all that serving import
 
 
 def log_model(
-    client: "MlflowClient", run: "Run", result: Result, text: str, resize: str, reference: pd.DataFrame | None = None
+    client: "MlflowClient",
+    run: "Run",
+    result: Result,
+    network: Path,
+    *,
+    text: str,
+    resize: str,
+    reference: pd.DataFrame | None = None,
+    latency_ms: float | None = None,
 ) -> str:
     """Logs the model onto the run of its training, with the run's scores.
 
@@ -33,9 +41,11 @@ def log_model(
         client: of the store.
         run: of the training.
         result: the bundle.
+        network: the exported bundle, a .pt2 file.
         text: the model card.
         resize: how an image of another size is fitted, for those who decode images.
         reference: what later predictions are compared with, see `monitoring.reference`; it is kept with the version.
+        latency_ms: measured on `network`; it stands for the one that the evaluation measured.
 
     Returns:
         The id of the logged model. One that a kill left half logged is completed, a complete one left as it is.
@@ -46,12 +56,12 @@ def log_model(
     if model.status == "READY":
         return str(model.model_id)
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder), model, run.info.run_id, result, text, resize, reference)
+        save_model(Path(folder), model, run.info.run_id, result, network, text, resize, reference)
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
     outputs = client.get_run(run.info.run_id).outputs
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
         client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
-    _copy_scores(client, run.info.run_id, model.model_id)
+    _copy_scores(client, run.info.run_id, model.model_id, {} if latency_ms is None else {"latency_ms": latency_ms})
     client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id)
 
@@ -61,6 +71,7 @@ def save_model(
     model: "LoggedModel",
     run_id: str,
     result: Result,
+    network: Path,
     text: str,
     resize: str,
     reference: pd.DataFrame | None,
@@ -71,15 +82,13 @@ def save_model(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from recursight.evaluation.predict import Program
-    from recursight.models.bundle import load_bundle
+    from recursight.models.bundle import read_card
     from recursight.models.kernels import plain
-    from recursight.registry.export import EXAMPLES, export
+    from recursight.registry.export import EXAMPLES
     from recursight.registry.program import LoadedProgram
 
-    network, card = load_bundle(result.bundle)
+    card = read_card(result.bundle)
     task = task_of(card.task)
-    export(Program(network, task), card.input_shape, folder / "network.pt2")
     about = {
         "candidate": card.candidate,
         "seed": card.seed,
@@ -94,19 +103,19 @@ def save_model(
     shutil.copy(task.served, folder / "rendering.py")
     shutil.copy(Path(__file__).with_name("program.py"), folder)
     shutil.copy(plain.__file__, folder / "operators.py")
-    files = {"network": "network.pt2", "about": "about.json", "model_card": "model_card.md"}
+    files = {"about": "about.json", "model_card": "model_card.md"}
     files |= {"program": "program.py", "rendering": "rendering.py", "operators": "operators.py"}
     if reference is not None:
         files["reference"] = REFERENCE
         reference.to_parquet(folder / REFERENCE, index=False)
     example = np.zeros((EXAMPLES, *card.input_shape), dtype=np.uint8)
-    answer, *_ = task.present(LoadedProgram(folder / "network.pt2")(example), card.vocabulary)
+    answer, *_ = task.present(LoadedProgram(network)(example), card.vocabulary)
     images = TensorSpec(example.dtype, (-1, *card.input_shape))
     mlflow.pyfunc.save_model(
         path=folder / "model",
         mlflow_model=_entry(model, run_id, about),
         python_model=str(Path(__file__).with_name("served_model.py")),
-        artifacts={name: str(folder / file) for name, file in files.items()},
+        artifacts={"network": str(network)} | {name: str(folder / file) for name, file in files.items()},
         signature=ModelSignature(Schema([images]), Schema(_columns(answer))),
         input_example=example,
         pip_requirements=[f"{package}=={_public_version(package)}" for package in REQUIREMENTS],
@@ -153,19 +162,17 @@ def enter_model(client: "MlflowClient", run: "Run", result: Result) -> "LoggedMo
     )
 
 
-def _copy_scores(client: "MlflowClient", run_id: str, model_id: str) -> None:
-    """Logs the scores of the finished model with the model too; its curves stay with the run."""
+def _copy_scores(client: "MlflowClient", run_id: str, model_id: str, measured: dict[str, float]) -> None:
+    """Logs the scores of the finished model with the model too, and what was measured of it since; its curves stay with
+    the run."""
     from mlflow.entities import Metric
 
     scores = {key: value for key, value in client.get_run(run_id).data.metrics.items() if "/" not in key}
-    histories = (client.get_metric_history(run_id, key)[-1] for key in scores)
-    log(
-        client,
-        run_id,
-        metrics=[
-            Metric(metric.key, metric.value, metric.timestamp, metric.step, model_id=model_id) for metric in histories
-        ],
-    )
+    latest = [client.get_metric_history(run_id, key)[-1] for key in scores]
+    metrics = [
+        Metric(one.key, measured.get(one.key, one.value), one.timestamp, one.step, model_id=model_id) for one in latest
+    ]
+    log(client, run_id, metrics=metrics)
 
 
 def _public_version(package: str) -> str:

@@ -26,16 +26,31 @@ class LoadedProgram:
     def __init__(self, path: Path, operators: Path | None = None) -> None:
         _refuse_pickles(path)
         define_operators(operators)
-        self.module = torch.export.load(path).module()
+        exported = torch.export.load(path)
+        # The graph is run as it is: what `exported.module()` wraps around it checks each input again, in about the
+        # time that a small network needs for an image. Its inputs are the weights, then the images.
+        self.graph = exported.graph_module
+        *weights, images = exported.graph_signature.input_specs
+        self.state = dict(exported.state_dict)  # trained values by their names in the network
+        held = self.state | exported.constants
+        self.weights = [held[str(weight.target)] for weight in weights]
+        (inputs,) = (node for node in self.graph.graph.nodes if node.name == images.arg.name)
+        self.shape = tuple(inputs.meta["val"].shape[1:])
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Float64 answers (N, ...) for uint8 images (N, H, W, C); N may be 0."""
+        """Float64 answers (N, ...) for uint8 images (N, H, W, C); N may be 0.
+
+        Raises:
+            ValueError: if the images have another shape than the network takes.
+        """
+        if images.shape[1:] != self.shape:
+            raise ValueError(f"images of shape {images.shape[1:]}, but the network takes {self.shape}")
         if not len(images):
-            return self(np.zeros((1, *images.shape[1:]), np.uint8))[:0]
+            return self(np.zeros((1, *self.shape), np.uint8))[:0]
         images = np.require(images, np.uint8, ("C", "W"))  # torch cannot take a read-only array
         with torch.inference_mode():
             parts = [
-                self.module(torch.from_numpy(images[start : start + BATCH])).double().numpy()
+                self.graph(*self.weights, torch.from_numpy(images[start : start + BATCH]))[0].double().numpy()
                 for start in range(0, len(images), BATCH)
             ]
         return np.concatenate(parts)
@@ -43,7 +58,7 @@ class LoadedProgram:
     @property
     def parameters(self) -> int:
         """Number of trainable values."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
+        return sum(value.numel() for value in self.state.values() if isinstance(value, torch.nn.Parameter))
 
 
 PLAIN = "recursight_operators"

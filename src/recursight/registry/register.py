@@ -1,8 +1,10 @@
 """Makes the winner of the comparison a version in the registry."""
 
 import json
+import tempfile
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ from recursight.monitoring.reference import reference_of
 from recursight.params import Params, load
 from recursight.registry.card import model_card
 from recursight.registry.decisions import Decision, decide, history, retry_if_champion_moved, settle
+from recursight.registry.export import export_bundle
 from recursight.registry.gate import Scored, judge
 from recursight.registry.log import log_model
 from recursight.registry.promote import alias_lock, rule_of
@@ -119,10 +122,22 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
     name, card = params.registry.model_name, result.card
     answers, rows = tested(result)
     (answer,) = params.built_task.present(answers[:1], card["vocabulary"])
-    text = model_card(layout, params, result, rows, answer)
     assert result.evaluation is not None  # a winner has one
     reference = reference_of(layout.store, result.evaluation, params.built_task, card["vocabulary"])
-    model_id = log_model(client, run, result, text, params.prepare.resize, reference)
+    with tempfile.TemporaryDirectory() as folder:
+        network = Path(folder) / "network.pt2"
+        latency = export_bundle(result.bundle, network, threads=params.serve.threads)
+        text = model_card(layout, params, result, rows, answer, latency)
+        model_id = log_model(
+            client,
+            run,
+            result,
+            network,
+            text=text,
+            resize=params.prepare.resize,
+            reference=reference,
+            latency_ms=latency["latency_ms"],
+        )
     tags = {
         BUNDLE: result.digest,
         REQUEST: uuid.uuid4().hex,
@@ -132,6 +147,8 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
         "recursight.data_md5": source_digest(layout, card["data_digest"]),
         "git_commit": result.training.get("git_commit"),
         PREPARED: _prepare_settings(layout, card["data_digest"]),
+        "latency_ms": f"{latency['latency_ms']:.3f}",
+        "latency_on": latency["latency_on"],
         VOCABULARY: digest([card["task"]["name"], sorted(card["vocabulary"])]),
     }
     _ensure_model(client, name)

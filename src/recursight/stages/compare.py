@@ -9,8 +9,8 @@ import pandas as pd
 
 from recursight.data.records import EVALUATED, SPLITS
 from recursight.data.store import Store, open_store
+from recursight.drawing.charts import COLOURS
 from recursight.errors import InputError
-from recursight.evaluation.charts import COLOURS
 from recursight.evaluation.compare import Comparison, Entrant, compare
 from recursight.evaluation.report import Evidence, render
 from recursight.executors.local import exclusive_lock

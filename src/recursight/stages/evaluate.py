@@ -1,6 +1,5 @@
 """The stage evaluate@NAME: a candidate's bundles and the store become scores, answers and figures."""
 
-import tempfile
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,14 +12,12 @@ from recursight.data.records import EVALUATED
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
 from recursight.evaluation.metrics import scores
-from recursight.evaluation.predict import Program, answers, images_per_second, latency_milliseconds
+from recursight.evaluation.predict import Program, answers, images_per_second, latency_milliseconds, latency_on
 from recursight.executors.local import exclusive_lock
 from recursight.files import read_json, replacing, write_json
 from recursight.layout import Layout
 from recursight.models.bundle import Card, load_bundle
 from recursight.params import Params, load
-from recursight.registry.export import export
-from recursight.registry.program import LoadedProgram
 from recursight.tasks import Task, Tested
 from recursight.training.devices import choose_device
 
@@ -107,15 +104,12 @@ def _costs(card: Card, bundle: Path) -> dict[str, Any]:
 
 
 def _latency(program: Program, card: Card, threads: int) -> dict[str, Any]:
-    """Of the exported program, since that is what the registry holds and what is served: on the CPU."""
+    """On the CPU and with as many threads as serving. `register` measures the exported program of the winner again."""
     before = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.pt2"
-        export(program, card.input_shape, path)
-        torch.set_num_threads(threads)
-        milliseconds = latency_milliseconds(LoadedProgram(path), np.zeros(card.input_shape, np.uint8))
-        torch.set_num_threads(before)
-    return {"latency_ms": milliseconds, "latency_on": f"cpu, {threads} thread{'s' * (threads > 1)}"}
+    torch.set_num_threads(threads)
+    milliseconds = latency_milliseconds(program.answer, np.zeros(card.input_shape, np.uint8))
+    torch.set_num_threads(before)
+    return {"latency_ms": milliseconds, "latency_on": latency_on(threads)}
 
 
 def _table(split: str, ids: pd.Series, rows: pd.DataFrame, answered: np.ndarray) -> pd.DataFrame:

@@ -1,4 +1,5 @@
-"""Drawings of a classifier's answers: confusion matrix, reliability diagram, mistakes, and their part of the report."""
+"""Pictures of a classifier's answers, as SVG: confusion matrix, reliability diagram, mistakes; and their part of the
+report."""
 
 from collections.abc import Sequence
 from html import escape
@@ -8,21 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recursight.tasks.drawing import (
-    BLUE,
-    FAINT,
-    GREY,
-    INK,
-    ORANGE,
-    PLAIN,
-    certainty,
-    drawable,
-    figure,
-    save,
-    short,
-    svg,
-    svg_file,
-)
+from recursight.drawing.charts import Axis, frame, percent, plot_axes
+from recursight.drawing.svg import certainty, data_url, short, svg, svg_file
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,9 +18,13 @@ if TYPE_CHECKING:
 LEVELS = 8  # of shade
 NUMBERED_PIXELS, NAMED_PIXELS = 20.0, 9.6  # side of a cell from which on counts and names are shown
 IN_REPORT, ALONE = 250, 640  # pixels of a matrix
+RELIABILITY, HISTOGRAM = (420, 400), 110  # size of the diagram, and the height of the histogram under it
+TILE = (104, 140)  # of one mistake: the image, and two lines of text
 STYLE = """
 svg{background:#fff;font-family:sans-serif}text{font-size:11px;fill:#1b1f24}.tick{fill:#6e7781}.empty{fill:#f6f8fa}
-.right{fill:#2a6fbb}.wrong{fill:#d1662b}.cell{text-anchor:middle}.strong{fill:#fff}
+.right{fill:#2a6fbb}.wrong{fill:#d1662b}.cell{text-anchor:middle}.strong{fill:#fff}.grid{stroke:#d8dee4;fill:none}
+.perfect{stroke:#6e7781;stroke-dasharray:4 3}.gap{stroke:#d1662b;stroke-width:6;opacity:.4}.interval{stroke:#2a6fbb}
+image{image-rendering:pixelated}
 """
 
 
@@ -108,94 +100,72 @@ def _names(classes: Sequence[str], room: float, cell: float, inner: float) -> li
 
 
 def draw_reliability(path: Path, bins: "DataFrame", error: float, confidence: float) -> None:
-    """Reliability diagram, over a histogram of the confidences.
+    """Reliability diagram, over a histogram of the confidences, as SVG.
 
     Args:
-        path: of the PNG.
+        path: of the file.
         bins: from `classification.reliability`.
         error: the expected calibration error.
         confidence: of the intervals in `bins`.
     """
-    drawn = figure(5.2, 5.6)
-    upper, lower = drawn.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+    width, height = RELIABILITY
+    x, y = plot_axes((0.0, 1.0), (0.0, 1.0), size=RELIABILITY)
+    below = Axis(0.0, 1.0, height + HISTOGRAM - 38, height + 8)
     filled = bins[bins["count"] > 0]
-    upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated", zorder=1)
-    upper.vlines(
-        filled["confidence"],
-        filled["confidence"],
-        filled["accuracy"],
-        color=ORANGE,
-        linewidth=6,
-        alpha=0.4,
-        label="distance from it",
-        zorder=2,
+    parts = [
+        frame(x, y, "", f"accuracy, {100 * confidence:g} % interval", percent, percent, RELIABILITY),
+        f'<path class="perfect" d="M{x.start:g} {y.start:g}L{x.end:g} {y.end:g}"/>',
+    ]
+    for row in filled.to_dict("records"):
+        across, up = x.place(row["confidence"]), y.place(row["accuracy"])
+        parts.append(
+            f'<path class="gap" d="M{across:.1f} {y.place(row["confidence"]):.1f}V{up:.1f}"/>'
+            f'<path class="interval" d="M{across:.1f} {y.place(row["accuracy_low"]):.1f}'
+            f'V{y.place(row["accuracy_high"]):.1f}"/><circle class="right" cx="{across:.1f}" cy="{up:.1f}" r="4"/>'
+        )
+    title, size = "confidence: probability of the predicted class", (width, height + HISTOGRAM)
+    parts.append(frame(x, below, title, "", percent, percent, size))
+    for row in bins.to_dict("records"):
+        left, top = x.place(row["low"]), below.place(row["count"] / bins["count"].sum())
+        side = x.place(row["high"]) - left - 1
+        parts.append(
+            f'<rect class="right" x="{left:.1f}" y="{top:.1f}" width="{side:.1f}" height="{below.start - top:.1f}"/>'
+        )
+    parts.append(f'<text class="tick" x="2" y="{height:g}">share of images</text>')
+    parts.append(
+        f'<text x="{x.end - 8:g}" y="{y.start - 12:g}" text-anchor="end">expected calibration error '
+        f"{100 * error:.2f} %</text>"
     )
-    upper.errorbar(
-        filled["confidence"],
-        filled["accuracy"],
-        yerr=[filled["accuracy"] - filled["accuracy_low"], filled["accuracy_high"] - filled["accuracy"]],
-        color=BLUE,
-        fmt="o",
-        markersize=4.5,
-        elinewidth=1,
-        capsize=2.5,
-        label=f"accuracy, {100 * confidence:g} % interval",
-        zorder=3,
-    )
-    upper.set_ylim(0, 1.02)
-    upper.set_ylabel("accuracy", color=INK)
-    upper.set_title(f"Expected calibration error {100 * error:.2f} %", loc="left", color=INK, fontsize=10)
-    upper.legend(loc="lower right", frameon=False, fontsize=8.5, labelcolor=INK)
-    share = bins["count"] / bins["count"].sum()
-    lower.bar(bins["low"], share, width=bins["high"] - bins["low"], align="edge", color=BLUE, edgecolor="white")
-    lower.set_xlim(0, 1)
-    lower.set_ylim(0, 1)
-    lower.set_ylabel("share of images", color=INK, fontsize=8.5)
-    lower.set_xlabel("confidence (probability of the predicted class)", color=INK)
-    for axes in (upper, lower):
-        axes.tick_params(length=0, colors=FAINT, labelsize=8.5)
-        axes.grid(color=GREY, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(GREY)
-    drawn.align_ylabels()
-    save(drawn, path)
+    drawn = svg(size, f"Reliability diagram: expected calibration error {100 * error:.2f} %", "".join(parts))
+    path.write_text(svg_file(drawn, STYLE), encoding="utf-8")
 
 
 def draw_mistakes(path: Path, images: np.ndarray, captions: list[tuple[str, str, float]], total: int) -> None:
     """A sheet of misclassified images, each with its actual and predicted class and the confidence in the latter.
 
     Args:
-        path: of the PNG.
+        path: of the SVG.
         images: uint8, M H W C; grey, or the first three channels as RGB.
         captions: M times actual class, predicted class, confidence.
         total: how many mistakes there are, drawn or not.
     """
-    if not captions:
-        drawn = figure(5.2, 1.4)
-        drawn.text(0.5, 0.5, "No mistakes", ha="center", va="center", color=INK, fontsize=13)
-        save(drawn, path)
-        return
+    if len(captions) == total:
+        title = f"All {total:,} mistakes" if total else "No mistakes"
+    else:
+        title = f"The {len(captions)} most confident of {total:,} mistakes"
     columns = min(9, max(4, len(captions)))
-    rows = -(-len(captions) // columns)
-    drawn = figure(1.25 * columns + 0.2, 1.62 * rows + 0.5)
-    shown = f"all {total:,}" if len(captions) == total else f"the {len(captions)} most confident of {total:,}"
-    drawn.suptitle(f"Mistakes: {shown}", x=0.01, ha="left", color=INK, fontsize=10)
-    grid = np.atleast_1d(drawn.subplots(rows, columns)).ravel()
-    for axes, image, (actual, predicted, confidence) in zip(grid, images, captions, strict=False):
-        axes.imshow(drawable(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        text = f"{short(actual, 11)} → {short(predicted, 11)}"
-        if len(text) > 15:
-            text = f"{short(actual, 16)}\n→ {short(predicted, 14)}"
-        axes.set_title(text, fontsize=7.5, color=INK, pad=3, **PLAIN)
-        axes.set_xlabel(certainty(confidence), fontsize=7.5, color=FAINT, labelpad=2)
-    for axes in grid:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-    for axes in grid[len(captions) :]:
-        axes.set_visible(False)
-    save(drawn, path)
+    wide, high = TILE
+    parts = [f'<text x="4" y="16">{title}</text>']
+    for place, (image, (actual, predicted, confidence)) in enumerate(zip(images, captions, strict=True)):
+        left, top = wide * (place % columns) + 4, high * (place // columns) + 26
+        parts.append(
+            f'<image x="{left}" y="{top}" width="{wide - 8}" height="{wide - 8}" href="{data_url(image)}"/>'
+            f'<text x="{left}" y="{top + wide + 4}">{escape(short(actual, 8))} → {escape(short(predicted, 8))}'
+            f"<title>{escape(actual)} → {escape(predicted)}</title></text>"
+            f'<text class="tick" x="{left}" y="{top + wide + 18}">{certainty(confidence)}</text>'
+        )
+    size = (wide * columns + 8, 30 + high * -(-len(captions) // columns))
+    path.write_text(svg_file(svg(size, title, "".join(parts)), STYLE), encoding="utf-8")
 
 
 def frequent_mistakes(counts: np.ndarray, classes: list[str]) -> list[tuple[str, str, int, float]]:

@@ -158,17 +158,17 @@ class Classification(Task):
         bins = reliability(rows, self.calibration_bins, tested.confidence)
         bins.to_csv(folder / "reliability.csv", index=False)
         class_figures.draw_confusion(folder / "confusion.svg", counts, classes)
-        class_figures.draw_reliability(folder / "reliability.png", bins, calibration_error(bins), tested.confidence)
+        class_figures.draw_reliability(folder / "reliability.svg", bins, calibration_error(bins), tested.confidence)
         worst, total = worst_mistakes(rows, self.mistakes)
         captions = _captions(rows, worst)
-        class_figures.draw_mistakes(folder / "mistakes.png", tested.frames(worst), captions, total)
+        class_figures.draw_mistakes(folder / "mistakes.svg", tested.frames(worst), captions, total)
 
     def sections(self, contenders: Sequence[Contender]) -> list[Section]:
         """Confusion matrices of all candidates; mistakes and classes of the best one."""
         import pandas as pd
 
+        from recursight.drawing.svg import data_url
         from recursight.tasks.class_figures import confusion_chart, frequent_mistakes, render
-        from recursight.tasks.drawing import data_url
 
         best = contenders[0]
         classes, rows = list(best.tested[0].vocabulary), best.tested[0].rows
@@ -242,10 +242,8 @@ def recalls(rows: "DataFrame") -> "Series[float]":
 
 
 def macro_f1(rows: "DataFrame") -> float:
-    """Mean F1 over the classes that occur or are predicted."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(rows["actual"].cat.codes, rows["predicted"].cat.codes, average="macro"))
+    """Mean F1 over the classes that occur or are predicted; classes that were not trained are one more, with F1 0."""
+    return float(macro_f1_resampled(rows, np.ones((len(rows), 1)))[0])
 
 
 def macro_f1_resampled(rows: "DataFrame", draws: np.ndarray) -> np.ndarray:
@@ -253,7 +251,8 @@ def macro_f1_resampled(rows: "DataFrame", draws: np.ndarray) -> np.ndarray:
     hits, present, predicted = _by_class(rows)
     total = (present + predicted) @ draws
     f1 = np.divide(2 * (hits @ draws), total, out=np.zeros_like(total), where=total > 0)
-    mean: np.ndarray = f1.sum(axis=0) / (total > 0).sum(axis=0)
+    unknown = rows["actual"].isna().to_numpy() @ draws > 0
+    mean: np.ndarray = f1.sum(axis=0) / ((total > 0).sum(axis=0) + unknown)
     return mean
 
 

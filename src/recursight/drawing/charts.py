@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from recursight.tasks.drawing import svg as svg
+from recursight.drawing.svg import svg
 
 WIDTH, HEIGHT = 420, 270
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 48, 10, 10, 38
@@ -24,7 +24,7 @@ class Axis:
         low: value at `start`.
         high: value at `end`.
         start: in the drawing's units.
-        end: likewise; below `start` for an axis that grows upwards.
+        end: in the same units; below `start` for an axis that grows upwards.
         logarithmic: equal distances are equal ratios.
         whole: it counts something, so ticks are whole numbers.
     """
@@ -139,7 +139,7 @@ def line_chart(
         y_format: of the vertical axis's numbers.
         size: width and height.
     """
-    frame = _frame(x, y, x_title, y_title, short, y_format, size)
+    around = frame(x, y, x_title, y_title, short, y_format, size)
     # A nested svg cuts off what leaves it, without a clip path's id that would have to be unique in the page.
     width, height = abs(x.end - x.start), abs(y.start - y.end)
     curves = "".join(_curve(line, x, y) for line in lines)
@@ -147,7 +147,7 @@ def line_chart(
         f'<svg x="{x.start:g}" y="{y.end:g}" width="{width:g}" height="{height:g}" '
         f'viewBox="{x.start:g} {y.end:g} {width:g} {height:g}">{curves}</svg>'
     )
-    return svg(size, label, frame + inner)
+    return svg(size, label, around + inner)
 
 
 def _curve(line: Line, x: Axis, y: Axis) -> str:
@@ -181,9 +181,7 @@ def scatter(
             f'<path d="M{across:.1f} {y.place(point.low):.1f}V{y.place(point.high):.1f}"/>'
             f'<circle cx="{across:.1f}" cy="{up:.1f}" r="4.5"/>{text}</g>'
         )
-    return svg(
-        (WIDTH, HEIGHT), label, _frame(x, y, x_title, y_title, short, y_format, (WIDTH, HEIGHT)) + "".join(marks)
-    )
+    return svg((WIDTH, HEIGHT), label, frame(x, y, x_title, y_title, short, y_format, (WIDTH, HEIGHT)) + "".join(marks))
 
 
 Box = tuple[float, float, float, float]  # left, top, width, height
@@ -228,9 +226,10 @@ def plot_axes(
     )
 
 
-def _frame(
+def frame(
     x: Axis, y: Axis, x_title: str, y_title: str, x_format: Format, y_format: Format, size: tuple[int, int]
 ) -> str:
+    """Ticks, grid lines and titles of a chart's axes."""
     parts = []
     for value in y.ticks():
         place = y.place(value)

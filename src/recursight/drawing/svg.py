@@ -1,23 +1,13 @@
-"""What tasks draw with: inline SVG, and PNG by matplotlib's objects, without pyplot: no window, no global state.
+"""SVG elements and files, images within them, and short texts for both.
 
-The same figures give the same bytes. Colours keep their order in grey and for colour-blind eyes.
+The same figures give the same bytes.
 """
 
 import base64
 import io
-import warnings
 from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-DOTS_PER_INCH = 150
-INK, FAINT, BLUE, ORANGE, GREY = "#1b1f24", "#6e7781", "#2a6fbb", "#d1662b", "#d8dee4"
-PLAIN = {"parse_math": False}  # a class may be called `$x$`
 
 
 def svg(size: tuple[int, int], label: str, body: str) -> str:
@@ -36,20 +26,6 @@ def svg_file(element: str, style: str) -> str:
     return element.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
         ">", f"><style>{style}</style>", 1
     )
-
-
-def figure(width: float, height: float) -> "Figure":
-    """An empty figure, in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Writes a PNG."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # names in scripts that it lacks
-        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def drawable(image: np.ndarray) -> np.ndarray:

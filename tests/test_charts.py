@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from recursight.evaluation.charts import Axis, Line, Point, line_chart, percent, plot_axes, scatter, short
+from recursight.drawing.charts import Axis, Line, Point, line_chart, percent, plot_axes, scatter, short
 
 
 def test_axes_map_their_ends_and_middles() -> None:
