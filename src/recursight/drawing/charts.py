@@ -227,11 +227,18 @@ def plot_axes(
 
 
 def frame(
-    x: Axis, y: Axis, x_title: str, y_title: str, x_format: Format, y_format: Format, size: tuple[int, int]
+    x: Axis,
+    y: Axis,
+    x_title: str,
+    y_title: str,
+    x_format: Format,
+    y_format: Format,
+    size: tuple[int, int],
+    y_ticks: int = 6,
 ) -> str:
     """Ticks, grid lines and titles of a chart's axes."""
     parts = []
-    for value in y.ticks():
+    for value in y.ticks(y_ticks):
         place = y.place(value)
         parts.append(f'<path class="grid" d="M{x.start:g} {place:.1f}H{x.end:g}"/>')
         parts.append(

@@ -123,8 +123,8 @@ def draw_reliability(path: Path, bins: "DataFrame", error: float, confidence: fl
             f'<path class="interval" d="M{across:.1f} {y.place(row["accuracy_low"]):.1f}'
             f'V{y.place(row["accuracy_high"]):.1f}"/><circle class="right" cx="{across:.1f}" cy="{up:.1f}" r="4"/>'
         )
-    title, size = "confidence: probability of the predicted class", (width, height + HISTOGRAM)
-    parts.append(frame(x, below, title, "", percent, percent, size))
+    title, size = "confidence: probability of the predicted class", (width + 14, height + HISTOGRAM)
+    parts.append(frame(x, below, title, "", percent, percent, size, y_ticks=2))
     for row in bins.to_dict("records"):
         left, top = x.place(row["low"]), below.place(row["count"] / bins["count"].sum())
         side = x.place(row["high"]) - left - 1
@@ -132,10 +132,7 @@ def draw_reliability(path: Path, bins: "DataFrame", error: float, confidence: fl
             f'<rect class="right" x="{left:.1f}" y="{top:.1f}" width="{side:.1f}" height="{below.start - top:.1f}"/>'
         )
     parts.append(f'<text class="tick" x="2" y="{height:g}">share of images</text>')
-    parts.append(
-        f'<text x="{x.end - 8:g}" y="{y.start - 12:g}" text-anchor="end">expected calibration error '
-        f"{100 * error:.2f} %</text>"
-    )
+    parts.append(f'<text x="{x.start + 10:g}" y="{y.end + 20:g}">expected calibration error {100 * error:.2f} %</text>')
     drawn = svg(size, f"Reliability diagram: expected calibration error {100 * error:.2f} %", "".join(parts))
     path.write_text(svg_file(drawn, STYLE), encoding="utf-8")
 
@@ -155,7 +152,8 @@ def draw_mistakes(path: Path, images: np.ndarray, captions: list[tuple[str, str,
         title = f"The {len(captions)} most confident of {total:,} mistakes"
     columns = min(9, max(4, len(captions)))
     wide, high = TILE
-    parts = [f'<text x="4" y="16">{title}</text>']
+    heading = title + ": actual → predicted, and how confident" * bool(captions)
+    parts = [f'<text x="4" y="16">{heading}</text>']
     for place, (image, (actual, predicted, confidence)) in enumerate(zip(images, captions, strict=True)):
         left, top = wide * (place % columns) + 4, high * (place // columns) + 26
         parts.append(
