@@ -8,11 +8,12 @@ UV_VERSION := 0.13.8
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down test suite chaos lint types bench lock embedded clean
+.PHONY: help setup demo up down test suite chaos fuzz lint types bench lock embedded clean
 help:
 	@echo "make demo    install, then run the whole workflow on the digits"
 	@echo "make test    install, then run linter, type checker and tests"
 	@echo "make chaos   run the tests that take long, then kill pipelines thirty times and check that they recover"
+	@echo "make fuzz    feed malformed input to whatever reads files and requests, for four minutes"
 	@echo "make up      start Prefect, MLflow and a worker on 127.0.0.1, and apply the deployments"
 	@echo "make down    stop them"
 	@echo "make bench   measure training and inference against torch and Keras"
@@ -54,6 +55,12 @@ suite: setup
 chaos: setup
 	pytest -m "chaos or thorough"
 	python -m tests.chaos
+
+# For longer: `make fuzz MINUTES=60 SEED=7`.
+MINUTES ?= 4
+SEED ?= 0
+fuzz: setup
+	python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 lint: setup
 	ruff check

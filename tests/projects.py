@@ -65,11 +65,12 @@ def trained(digits_store: Path) -> Path:
     with FileLock(f"{root}.lock"):
         if not (root / "mlflow.db").exists():
             shutil.rmtree(root, ignore_errors=True)
-            _train(root, digits_store)
+            train_small(root, digits_store)
     return root
 
 
-def _train(root: Path, digits_store: Path) -> None:
+def train_small(root: Path, digits_store: Path) -> None:
+    """Makes a project with two trained and evaluated candidates from a store."""
     from recursight.stages import evaluate, train
 
     layout = Layout(root)

@@ -3,7 +3,6 @@
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -46,10 +45,12 @@ def unpack(archive: Path, folder: Path) -> None:
                     raise InputError(
                         f"{archive} unpacks to more than {MAX_RATIO} times its size: a decompression bomb?"
                     )
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{archive} is not a readable archive: {str(error).rstrip('.')}.") from None
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{archive} could not be unpacked: {error}.") from None
+    except Exception as error:  # Python's parsers raise almost any exception on malformed bytes
+        raise InputError(f"{archive} is not a readable archive: {str(error).rstrip('.')}.") from None
 
 
 def _copy(content: IO[bytes], target: Path, left: int) -> int:

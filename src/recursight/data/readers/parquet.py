@@ -133,7 +133,7 @@ def _open(path: Path, name: str) -> Any:
 
     try:  # no read-ahead: it would load a whole row group into memory
         return pq.ParquetFile(path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{name} is not a parquet file, or is damaged: {_first_sentence(error)}.") from None
 
 
@@ -225,7 +225,7 @@ def _records(shard: Shard, classes: tuple[str, ...]) -> Iterator[Record | Fault]
                 extra = {name: values[row] for name, values in others.items()}
                 yield _record(shard, classes, f"{shard.name}:{start + row}", encoded, labels[row], extra)
             start += batch.num_rows
-    except InputError as error:
+    except (InputError, UnicodeDecodeError) as error:
         yield Fault(shard.name, str(error).removeprefix(f"{shard.name} "), fatal=True)
 
 

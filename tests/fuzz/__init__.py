@@ -1,0 +1,1 @@
+"""Malformed input of every kind, made at random. `python -m tests.fuzz`."""
