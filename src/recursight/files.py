@@ -24,14 +24,15 @@ STAGING = re.compile(
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yields a temporary path to write a file or fill a folder at; it becomes `target` if the block succeeds.
+    """Yields a temporary path for a file or folder, which is renamed to `target` if the block succeeds.
 
-    A folder that stands at `target` is moved aside first and removed last. What a killed process left is put back or
-    removed by the next one.
+    An existing folder at `target` is first moved aside and removed at the end. The next call for the same target
+    recovers from a killed one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", dir=target.parent))
+    for leftover in list(left_behind(target.parent, target.name)):
+        recover(leftover)
+    staging = Path(tempfile.mkdtemp(prefix=staging_prefix(target.name), dir=target.parent))
     temporary = staging / target.name
     try:
         yield temporary
@@ -42,18 +43,12 @@ def replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _sweep(target: Path) -> None:
-    """Ends what killed processes began at a target."""
-    for staging in list(left_behind(target.parent, target.name)):
-        recover(staging)
-
-
 def left_behind(folder: Path, name: str | None = None) -> Iterator[Path]:
-    """Temporary folders that `replacing` created in processes that have ended.
+    """Temporary folders of processes that have ended.
 
     Args:
-        folder: that contains the targets.
-        name: of the target; None for all targets.
+        folder: contains the targets.
+        name: name of the target; None for all targets.
     """
     for staging in folder.glob(f".{glob.escape(name)}.*" if name else ".*"):
         parts = STAGING.fullmatch(staging.name)
@@ -61,12 +56,22 @@ def left_behind(folder: Path, name: str | None = None) -> Iterator[Path]:
             yield staging
 
 
-def recover(staging: Path) -> None:
-    """Removes what a process left; the old folder goes back if nothing took its place."""
+def staging_prefix(name: str) -> str:
+    """The beginning of the name of a temporary folder that `left_behind` finds if this process is killed."""
+    return f".{name}.{os.getpid()}."
+
+
+def target_of(staging: Path) -> Path:
+    """What a temporary folder was made for."""
     parts = STAGING.fullmatch(staging.name)
     assert parts
-    target = staging.parent / parts["name"]
-    with suppress(FileNotFoundError):  # somebody else was faster
+    return staging.parent / parts["name"]
+
+
+def recover(staging: Path) -> None:
+    """Removes a temporary folder; the old folder is restored from it if no new one replaced it."""
+    target = target_of(staging)
+    with suppress(FileNotFoundError):  # another process recovered it
         if (staging / "replaced").exists() and not target.exists():
             (staging / "replaced").replace(target)
     shutil.rmtree(staging, ignore_errors=True)
@@ -74,7 +79,7 @@ def recover(staging: Path) -> None:
 
 def _may_live(pid: int, staging: Path) -> bool:
     """Whether the process that made a folder may still be alive."""
-    from recursight.processes import is_alive_since  # only where something was left
+    from recursight.processes import is_alive_since  # not imported unless something was left
 
     with suppress(FileNotFoundError):
         return is_alive_since(pid, staging.stat().st_ctime)

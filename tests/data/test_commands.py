@@ -35,7 +35,7 @@ def test_import_archive_then_show(
     assert "40 images from folder; height×width 6×5 (40); grey (40)" in out
     assert "2/notes.txt" in out
     assert "git add data.dvc" in out
-    assert not list(project.state.glob("source-*"))
+    assert not list(project.state.glob(".source.*"))
     status, out, _ = run(monkeypatch, capsys, "data", "show", "--out", "sheet.png", "--json")
     assert status == 0
     summary = json.loads(out[out.index("{") :])

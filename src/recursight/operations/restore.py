@@ -23,7 +23,7 @@ import yaml
 from recursight.commands import dvc, git
 from recursight.errors import InputError
 from recursight.executors.local import flow_mark
-from recursight.files import digest, read_json, write_text
+from recursight.files import digest, left_behind, read_json, staging_prefix, write_text
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.registry import find_version
@@ -78,9 +78,12 @@ def restore(layout: Layout, version: int) -> Restored:
     found = find_version(connect(layout), name, version)
     folder = layout.state / "restored" / str(version)
     restored = Restored(version, str(folder))
-    project = Layout(_work_tree(layout, found, folder, restored))
-    try:
-        with tempfile.TemporaryDirectory(prefix="recursight-") as records:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for killed in left_behind(folder.parent, folder.name):
+        shutil.rmtree(killed, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=staging_prefix(folder.name), dir=folder.parent) as records:
+        project = Layout(_work_tree(layout, found, folder, restored))
+        try:
             recorded = _records(layout, found, Path(records))
             _data(layout, project, found, restored)
             _parameters(project, found, recorded, restored)
@@ -88,8 +91,8 @@ def restore(layout: Layout, version: int) -> Restored:
             _check_store(project, found, restored)
             _weights(layout, project, name, found, recorded, restored)
             _score_again(project, recorded, restored)
-    except PartMissing as missing:
-        restored.missing.append(str(missing))
+        except PartMissing as missing:
+            restored.missing.append(str(missing))
     return restored
 
 
@@ -105,7 +108,6 @@ def _work_tree(layout: Layout, version: "ModelVersion", folder: Path, restored: 
         )
     shutil.rmtree(folder, ignore_errors=True)
     git(layout.root, "worktree", "prune")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     made = git(layout.root, "worktree", "add", "--force", "--detach", str(folder), commit)
     if made.returncode:
         raise InputError(f"git cannot make the work tree {folder}: {made.stderr.strip()}")
