@@ -19,29 +19,6 @@ def git(root: Path, *words: str, timeout_seconds: float | None = None) -> Finish
     return _run(["git", "-c", "core.askPass=true", *words], root, None, timeout_seconds)
 
 
-def complete_cache(root: Path, target: str) -> bool:
-    """Copies unchanged outputs into DVC's cache that are missing there.
-
-    If a disk is full, DVC only logs that it could not copy an output to its cache, and records it all the same.
-
-    Args:
-        root: of the project.
-        target: a stage or a .dvc file.
-
-    Returns:
-        Whether the cache now has all outputs that are as DVC recorded them.
-    """
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
-        outputs = [output for stage in repo.stage.collect(target) for output in stage.outs if output.use_cache]
-        missing = [output for output in outputs if output.exists and output.hash_info and output.changed_cache()]
-        unchanged = [output for output in missing if not output.changed_checksum()]
-        for output in unchanged:
-            output.commit(relink=False)
-        return not any(output.changed_cache() for output in unchanged)
-
-
 def environment() -> dict[str, str]:
     """For DVC: the programs beside this Python first, activated or not, and no usage statistics."""
     programs = str(Path(sys.executable).parent)

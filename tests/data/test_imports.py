@@ -1,6 +1,7 @@
 """Imports into a real project, with real git and DVC."""
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -310,3 +311,28 @@ def test_packed_schema_is_hugging_faces(project: Layout, flowers: Path) -> None:
     schema = pq.read_schema(project.data / "images-00000.parquet")
     assert schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     assert b'"names": ["2", "10"], "_type": "ClassLabel"' in schema.metadata[b"huggingface"]
+
+
+HOSTILE = [b"caf\xe9", b"red\x1b[31m", b"title\x1b]0;pwned\x07", b"line\nbreak", "left\u202eright".encode()]
+
+
+def test_hostile_names_are_imported_escaped(project: Layout, flowers: Path) -> None:
+    for number, name in enumerate(HOSTILE):
+        os.rename(flowers / "2" / f"{number}.png", os.path.join(os.fsencode(flowers), b"2", name + b".png"))  # noqa: PTH104, PTH118
+    os.rename(os.fsencode(flowers / "10"), os.path.join(os.fsencode(flowers), b"ten\xff\x1b[2J"))  # noqa: PTH104, PTH118
+    summary = import_data(project, flowers, **SHARES)
+    assert summary["classes"] == ["2", "ten\\udcff\\x1b[2J"]
+    prepare(project.data, project.store)
+    table = pq.read_table(project.store / "examples.parquet")
+    names = ["caf\\udce9", "red\\x1b[31m", "title\\x1b]0;pwned\\x07", "line\\nbreak", "left\\u202eright"]
+    assert {f"2/{name}.png" for name in names} <= set(table["id"].to_pylist())
+    assert prepare(flowers, project.root / "direct")["count"] == 40
+    assert dvc(project.root, "status", "data.dvc").strip() == "Data and pipelines are up to date."
+
+
+def test_parquet_files_whose_names_are_not_utf8_are_refused(project: Layout, tmp_path: Path) -> None:
+    WRITERS["parquet"](tmp_path / "source", splits_of(pictures(), True))
+    (train,) = (tmp_path / "source").glob("train*.parquet")
+    os.rename(train, os.fsencode(tmp_path / "source") + b"/train-\xff.parquet")  # noqa: PTH104
+    with pytest.raises(InputError, match="the file name is not UTF-8"):
+        import_data(project, tmp_path / "source", **SHARES)

@@ -6,6 +6,7 @@ import typer
 
 from recursight.cli import data, doctor, gate, monitoring, operations, pipeline, registry, serving, stages
 from recursight.errors import InputError
+from recursight.terminal import printable
 
 app = typer.Typer(
     name="recursight",
@@ -26,7 +27,7 @@ def main() -> None:
         app()
     except InputError as error:
         for line in str(error).splitlines():
-            typer.secho(f"recursight: {line}", err=True, fg="red")
+            typer.secho(f"recursight: {printable(line)}", err=True, fg="red")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

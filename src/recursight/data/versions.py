@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -109,12 +110,35 @@ def pin(layout: Layout) -> None:
         text = layout.data_dvc.read_text(encoding="utf-8")
         files.write_text(layout.data_dvc, re.sub(rf"(?m)^\s+remote: {EMBEDDED}\n?", "", text))
     _dvc(layout, "add", "data")
-    if not commands.complete_cache(layout.root, "data.dvc"):
+    if not complete_cache(layout.root, "data.dvc"):
         raise InputError("DVC's cache could not store data/; free some space on its disk.")
     md5 = files.read_yaml(layout.data_dvc)["outs"][0]["md5"]
     if (layout.root / EMBEDDED / "files" / "md5" / md5[:2] / md5[2:]).exists():
         text = layout.data_dvc.read_text(encoding="utf-8")
         files.write_text(layout.data_dvc, f"{text.rstrip()}\n  remote: {EMBEDDED}\n")
+
+
+def complete_cache(root: Path, target: str) -> bool:
+    """Copies unchanged outputs into DVC's cache that are missing there.
+
+    If a disk is full, DVC only logs that it could not copy an output to its cache, and records it all the same.
+
+    Args:
+        root: of the project.
+        target: a stage or a .dvc file.
+
+    Returns:
+        Whether the cache now has all outputs that are as DVC recorded them.
+    """
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        outputs = [output for stage in repo.stage.collect(target) for output in stage.outs if output.use_cache]
+        missing = [output for output in outputs if output.exists and output.hash_info and output.changed_cache()]
+        unchanged = [output for output in missing if not output.changed_checksum()]
+        for output in unchanged:
+            output.commit(relink=False)
+        return not any(output.changed_cache() for output in unchanged)
 
 
 def fetch(layout: Layout) -> None:

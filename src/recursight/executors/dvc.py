@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dvc.cli import main
 
-from recursight.commands import complete_cache
+from recursight.data.versions import complete_cache
 
 if __name__ == "__main__":
     del sys.argv[0]
