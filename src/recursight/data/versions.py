@@ -141,6 +141,32 @@ def complete_cache(root: Path, target: str) -> bool:
         return not any(output.changed_cache() for output in unchanged)
 
 
+def require_genuine(layout: Layout) -> None:
+    """Checks the content of data/ against data.dvc, by MD5 of every file, unless DVC knows that data/ has changed.
+
+    DVC does not hash files that it wrote itself, so it does not notice if the remote or the cache was tampered with.
+
+    Raises:
+        InputError: if data/ is not what data.dvc pins although DVC says so.
+    """
+    from dvc.repo import Repo
+    from dvc_data.hashfile.state import StateNoop
+
+    if not layout.data.exists() or not layout.data_dvc.exists() or not (layout.root / ".dvc").is_dir():
+        return
+    with Repo(str(layout.root)) as repo:
+        output = repo.stage.load_one(str(layout.data_dvc)).outs[0]
+        if output.changed_checksum():
+            return
+        output.cache.state = StateNoop()  # the hashes that DVC remembers
+        actual = output.get_hash().value
+    if actual != output.hash_info.value:
+        raise InputError(
+            f"data/ is {actual}, but data.dvc pins {output.hash_info.value}: files were changed in the remote or in "
+            "DVC's cache. Move data/ and .dvc/cache away, then `dvc pull data.dvc` from a remote that you trust."
+        )
+
+
 def fetch(layout: Layout) -> None:
     """Runs `dvc fetch data.dvc`, which succeeds even if the remote lacks some files."""
     _dvc(layout, "fetch", "--quiet", "data.dvc")
