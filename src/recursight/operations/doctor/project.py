@@ -102,12 +102,12 @@ def remote(layout: Layout) -> Iterator[Finding]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    own = "dvc remote add --default storage ~/recursight-storage"
     try:
         with Repo(str(layout.root)) as repo:
             name = repo.config["core"].get("remote")
-            if not name:
-                yield Finding("remote", "note", "DVC has no default remote: nothing can be pushed", (own,))
+            if name in (None, EMBEDDED):
+                own = ("dvc remote add --default storage ~/recursight-storage", "dvc push --run-cache")
+                yield Finding("remote", "note", "no DVC remote of your own: data and results have no copy", own)
                 return
             url = repo.config["remote"][name]["url"]
             store = repo.cloud.get_remote(name=name)
@@ -117,11 +117,8 @@ def remote(layout: Layout) -> Iterator[Finding]:
     except (DvcException, OSError, KeyError, ValueError, ImportError) as error:
         yield Finding("remote", "fix", f"DVC's remote cannot be reached: {_first(error)}", _for_remote(layout, error))
         return
-    if local and not reached and name != EMBEDDED:
+    if local and not reached:
         yield Finding("remote", "note", f"{name} ({url}) has nothing yet", ("dvc push --run-cache",))
-    elif name == EMBEDDED:
-        what = f"{EMBEDDED}/ is for pulling only: data and results of your own are kept nowhere else"
-        yield Finding("remote", "note", what, (own, "dvc push --run-cache"))
     elif not verified:
         what = f"{name} ({url}) answers, but DVC does not verify what it pulls from there"
         yield Finding("remote", "note", what, (f"dvc remote modify {name} verify true",))
