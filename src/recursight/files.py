@@ -92,7 +92,7 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Keeps the order of keys; raises ValueError for NaN, which JSON does not have."""
+    """Writes JSON with keys in their order; raises ValueError for NaN, which JSON cannot represent."""
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -116,28 +116,36 @@ def read_yaml(path: Path) -> Any:
 
     if path.stat().st_size > LARGEST_YAML_BYTES:
         raise InputError(f"{path.name} has more than {LARGEST_YAML_BYTES:,} bytes; it is not read.")
+    nodes: dict[int, int] = {}
     try:
         text = path.read_bytes().decode("utf-8")
-        values = _values(YAML(typ="safe").compose(text))
-        content = YAML(typ="safe").load(text) if values <= MOST_YAML_VALUES else None
+        too_many = _values(YAML(typ="safe").compose(text), nodes) > max(MOST_YAML_VALUES, len(nodes))
+        content = None if too_many else YAML(typ="safe").load(text)
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is not text in UTF-8; save it in that encoding.") from None
     except RecursionError:
         raise InputError(f"{path.name} is nested too deeply.") from None
     except (YAMLError, ValueError) as error:  # ValueError: such as a date that does not exist
         raise InputError(f"{path.name} is not valid YAML: {_plain_reason(error)}.") from None
-    if values > MOST_YAML_VALUES:
+    if too_many:
         raise InputError(f"{path.name} has more than {MOST_YAML_VALUES:,} values once its aliases are filled in.")
     return content
 
 
-def _values(node: "Node | None", known: dict[int, int] | None = None) -> int:
-    """How many values a YAML node has with its aliases filled in; counted once for each node, however often used."""
+def write_yaml(target: Path, value: Any) -> None:
+    """Writes YAML 1.2, with keys in their order."""
+    from ruamel.yaml import YAML
+
+    with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        YAML().dump(value, stream)
+
+
+def _values(node: "Node | None", known: dict[int, int]) -> int:
+    """The number of values of a YAML node with its aliases filled in; `known` has those of all nodes, by their ids."""
     if node is None:
         return 0
-    known = {} if known is None else known
     if id(node) not in known:
-        known[id(node)] = MOST_YAML_VALUES + 1  # stays only where the node contains itself
+        known[id(node)] = MOST_YAML_VALUES + 1  # kept if the node contains itself
         content = node.value if isinstance(node.value, list) else []
         children = [child for entry in content for child in (entry if isinstance(entry, tuple) else (entry,))]
         known[id(node)] = 1 + sum(_values(child, known) for child in children)
@@ -145,7 +153,7 @@ def _values(node: "Node | None", known: dict[int, int] | None = None) -> int:
 
 
 def _plain_reason(error: Exception) -> str:
-    """What a parser found and where, without its advice for programmers."""
+    """The parser's error and its position, without advice for programmers."""
     problem = getattr(error, "problem", None) or str(error)
     mark = getattr(error, "problem_mark", None)
     place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -15,7 +15,7 @@ from typing import Any
 
 from recursight import commands
 from recursight.errors import InputError
-from recursight.files import read_yaml, write_json
+from recursight.files import LARGEST_YAML_BYTES, read_yaml, write_json
 from recursight.layout import Layout
 from recursight.processes import is_alive_since
 
@@ -61,7 +61,7 @@ def broken_results(layout: Layout, clear: bool) -> bool:
     """
     results = layout.root / "dvc.lock"
     with _own_lock(layout.root / ".dvc" / "tmp" / "lock") as is_ours:
-        if not is_ours or not results.exists():
+        if not is_ours or not results.exists() or results.stat().st_size > LARGEST_YAML_BYTES:
             return False
         with suppress(InputError):
             content = read_yaml(results)

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from recursight.commands import dvc, git
 from recursight.errors import InputError
 from recursight.executors.local import flow_mark
-from recursight.files import digest, left_behind, read_json, staging_prefix, write_text
+from recursight.files import digest, left_behind, read_json, read_yaml, staging_prefix, write_yaml
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.registry import find_version
@@ -146,10 +145,10 @@ def _records(layout: Layout, version: "ModelVersion", folder: Path) -> Records:
 def _data(layout: Layout, project: Layout, version: "ModelVersion", restored: Restored) -> None:
     """Lets DVC bring the raw data, from this project's cache or a remote."""
     md5 = version.tags.get("recursight.data_md5")
-    pin = yaml.safe_load(project.data_dvc.read_text(encoding="utf-8")) if project.data_dvc.is_file() else None
+    pin = read_yaml(project.data_dvc) if project.data_dvc.is_file() else None
     pinned = pin["outs"][0].get("md5") if pin else None
     if md5 and pinned != md5:  # trained before data.dvc was committed
-        write_text(project.data_dvc, yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "path": "data"}]}))
+        write_yaml(project.data_dvc, {"outs": [{"md5": md5, "hash": "md5", "path": "data"}]})
     elif not pinned:
         raise PartMissing("data: neither the version nor its commit records which data it was trained on")
     _share_cache(layout, project)
@@ -201,7 +200,7 @@ def _outside(root: Path, folder: Path, url: str) -> str | None:
 
 def _parameters(project: Layout, version: "ModelVersion", recorded: Records, restored: Restored) -> None:
     """Writes params.yaml as it was for this training: the commit's, with what the version records laid over it."""
-    committed = yaml.safe_load(project.params.read_text(encoding="utf-8"))
+    committed = read_yaml(project.params)
     card, params = recorded.card, dict(committed)
     params["seeds"] = [card["seed"]]
     params["task"], params["train"] = card["task"], card["training"]
@@ -210,7 +209,7 @@ def _parameters(project: Layout, version: "ModelVersion", recorded: Records, res
         params["prepare"] = json.loads(version.tags[PREPARED])
     else:
         restored.missing.append("parameters: the version does not record `prepare`; the commit's is used")
-    write_text(project.params, yaml.safe_dump(params, sort_keys=False))
+    write_yaml(project.params, params)
     restored.parts["parameters"] = f"those of {card['candidate']}, seed {card['seed']}, as recorded"
 
 
