@@ -24,14 +24,15 @@ STAGING = re.compile(
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yields a temporary path to write a file or fill a folder at; it becomes `target` if the block succeeds.
+    """Yields a temporary path for a file or folder, which is renamed to `target` if the block succeeds.
 
-    A folder that stands at `target` is moved aside first and removed last. What a killed process left is put back or
-    removed by the next one.
+    An existing folder at `target` is first moved aside and removed at the end. The next call for the same target
+    recovers from a killed one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", dir=target.parent))
+    for leftover in list(left_behind(target.parent, target.name)):
+        recover(leftover)
+    staging = Path(tempfile.mkdtemp(prefix=staging_prefix(target.name), dir=target.parent))
     temporary = staging / target.name
     try:
         yield temporary
@@ -42,18 +43,12 @@ def replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _sweep(target: Path) -> None:
-    """Ends what killed processes began at a target."""
-    for staging in list(left_behind(target.parent, target.name)):
-        recover(staging)
-
-
 def left_behind(folder: Path, name: str | None = None) -> Iterator[Path]:
-    """Temporary folders that `replacing` created in processes that have ended.
+    """Temporary folders of processes that have ended.
 
     Args:
-        folder: that contains the targets.
-        name: of the target; None for all targets.
+        folder: contains the targets.
+        name: name of the target; None for all targets.
     """
     for staging in folder.glob(f".{glob.escape(name)}.*" if name else ".*"):
         parts = STAGING.fullmatch(staging.name)
@@ -61,12 +56,22 @@ def left_behind(folder: Path, name: str | None = None) -> Iterator[Path]:
             yield staging
 
 
-def recover(staging: Path) -> None:
-    """Removes what a process left; the old folder goes back if nothing took its place."""
+def staging_prefix(name: str) -> str:
+    """The beginning of the name of a temporary folder that `left_behind` finds if this process is killed."""
+    return f".{name}.{os.getpid()}."
+
+
+def target_of(staging: Path) -> Path:
+    """What a temporary folder was made for."""
     parts = STAGING.fullmatch(staging.name)
     assert parts
-    target = staging.parent / parts["name"]
-    with suppress(FileNotFoundError):  # somebody else was faster
+    return staging.parent / parts["name"]
+
+
+def recover(staging: Path) -> None:
+    """Removes a temporary folder; the old folder is restored from it if no new one replaced it."""
+    target = target_of(staging)
+    with suppress(FileNotFoundError):  # another process recovered it
         if (staging / "replaced").exists() and not target.exists():
             (staging / "replaced").replace(target)
     shutil.rmtree(staging, ignore_errors=True)
@@ -74,7 +79,7 @@ def recover(staging: Path) -> None:
 
 def _may_live(pid: int, staging: Path) -> bool:
     """Whether the process that made a folder may still be alive."""
-    from recursight.processes import is_alive_since  # only where something was left
+    from recursight.processes import is_alive_since  # not imported unless something was left
 
     with suppress(FileNotFoundError):
         return is_alive_since(pid, staging.stat().st_ctime)
@@ -87,7 +92,7 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Keeps the order of keys; raises ValueError for NaN, which JSON does not have."""
+    """Writes JSON with keys in their order; raises ValueError for NaN, which JSON cannot represent."""
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -111,28 +116,36 @@ def read_yaml(path: Path) -> Any:
 
     if path.stat().st_size > LARGEST_YAML_BYTES:
         raise InputError(f"{path.name} has more than {LARGEST_YAML_BYTES:,} bytes; it is not read.")
+    nodes: dict[int, int] = {}
     try:
         text = path.read_bytes().decode("utf-8")
-        values = _values(YAML(typ="safe").compose(text))
-        content = YAML(typ="safe").load(text) if values <= MOST_YAML_VALUES else None
+        too_many = _values(YAML(typ="safe").compose(text), nodes) > max(MOST_YAML_VALUES, len(nodes))
+        content = None if too_many else YAML(typ="safe").load(text)
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is not text in UTF-8; save it in that encoding.") from None
     except RecursionError:
         raise InputError(f"{path.name} is nested too deeply.") from None
     except (YAMLError, ValueError) as error:  # ValueError: such as a date that does not exist
         raise InputError(f"{path.name} is not valid YAML: {_plain_reason(error)}.") from None
-    if values > MOST_YAML_VALUES:
+    if too_many:
         raise InputError(f"{path.name} has more than {MOST_YAML_VALUES:,} values once its aliases are filled in.")
     return content
 
 
-def _values(node: "Node | None", known: dict[int, int] | None = None) -> int:
-    """How many values a YAML node has with its aliases filled in; counted once for each node, however often used."""
+def write_yaml(target: Path, value: Any) -> None:
+    """Writes YAML 1.2, with keys in their order."""
+    from ruamel.yaml import YAML
+
+    with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        YAML().dump(value, stream)
+
+
+def _values(node: "Node | None", known: dict[int, int]) -> int:
+    """The number of values of a YAML node with its aliases filled in; `known` has those of all nodes, by their ids."""
     if node is None:
         return 0
-    known = {} if known is None else known
     if id(node) not in known:
-        known[id(node)] = MOST_YAML_VALUES + 1  # stays only where the node contains itself
+        known[id(node)] = MOST_YAML_VALUES + 1  # kept if the node contains itself
         content = node.value if isinstance(node.value, list) else []
         children = [child for entry in content for child in (entry if isinstance(entry, tuple) else (entry,))]
         known[id(node)] = 1 + sum(_values(child, known) for child in children)
@@ -140,7 +153,7 @@ def _values(node: "Node | None", known: dict[int, int] | None = None) -> int:
 
 
 def _plain_reason(error: Exception) -> str:
-    """What a parser found and where, without its advice for programmers."""
+    """The parser's error and its position, without advice for programmers."""
     problem = getattr(error, "problem", None) or str(error)
     mark = getattr(error, "problem_mark", None)
     place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -35,7 +35,7 @@ def test_import_archive_then_show(
     assert "40 images from folder; height×width 6×5 (40); grey (40)" in out
     assert "2/notes.txt" in out
     assert "git add data.dvc" in out
-    assert not list(project.state.glob("source-*"))
+    assert not list(project.state.glob(".source.*"))
     status, out, _ = run(monkeypatch, capsys, "data", "show", "--out", "sheet.png", "--json")
     assert status == 0
     summary = json.loads(out[out.index("{") :])
@@ -94,3 +94,21 @@ def test_show_without_data(
 def test_every_command_shows_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("import", "show"):
         assert f"Example: recursight data {command}" in run(monkeypatch, capsys, "data", command, "--help")[1]
+
+
+def test_no_name_reaches_the_terminal_raw(
+    project: Layout, flowers: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (flowers / "10").rename(flowers / "ten\x1b]0;pwned\x07")
+    (flowers / "2" / "notes\x1b[2J.txt").write_text("not an image")
+    (flowers / "2" / "bad\x1b[2J.png").write_bytes(b"")
+    status, out, err = run(monkeypatch, capsys, "data", "import", str(flowers))
+    assert status == 2
+    assert "2/bad\\x1b[2J.png is empty." in err
+    status, shown, _ = run(monkeypatch, capsys, "data", "import", str(flowers), "--skip-bad")
+    assert status == 0
+    assert "ten\\x1b]0;pwned\\x07" in shown
+    missing = run(monkeypatch, capsys, "data", "import", "no\x1b[2Jthing")
+    sheet = run(monkeypatch, capsys, "data", "show")
+    assert (missing[0], sheet[0]) == (2, 0)
+    assert "\x1b" not in out + err + shown + "".join(missing[1:] + sheet[1:])

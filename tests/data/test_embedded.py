@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
+from recursight import commands
+from recursight.data.imports import import_data
 from recursight.data.readers import open_source
 from recursight.data.records import Record
+from recursight.layout import Layout
 
 from .conftest import dvc, git
 
@@ -35,3 +38,19 @@ def test_what_is_pinned_there_is_there() -> None:
     out = yaml.safe_load((ROOT / "data.dvc").read_text())["outs"][0]
     assert out["remote"] == "embedded"
     assert (ROOT / "embedded" / "files" / "md5" / out["md5"][:2] / out["md5"][2:]).is_file()
+
+
+def test_own_images_cannot_be_pushed_there(tmp_path: Path, flowers: Path) -> None:
+    """The folder is tracked by git: they would be published with the next commit."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    clone = tmp_path / "clone"
+    git(ROOT, "clone", "--quiet", str(ROOT), str(clone))
+    (clone / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text())
+    git(clone, "commit", "--all", "--allow-empty", "--message", "as it is")
+    import_data(Layout(clone), flowers, validation=0.15, test=0.2)
+    for target in ([], ["data.dvc"]):
+        pushed = commands.dvc(clone, "push", *target)
+        assert pushed.returncode
+        assert "no remote specified" in pushed.stderr
+    assert git(clone, "status", "--porcelain", "embedded") == ""

@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -157,3 +158,11 @@ def test_decompression_bomb(side: int) -> None:
     assert side * side > MAX_PIXELS
     with pytest.raises(BadImage, match=r"a decompression bomb\?"):
         decode(bomb(side, side))
+
+
+def test_every_image_is_opened_in_the_formats_of_the_list() -> None:
+    """Pillow would open any format that it knows, whatever the name of the file."""
+    sources = [path.read_text(encoding="utf-8") for path in (Path(__file__).parents[2] / "src").rglob("*.py")]
+    calls = [call for source in sources for call in re.findall(r"\bImage\.open\(.*", source)]
+    assert calls
+    assert all("formats=FORMATS" in call for call in calls)

@@ -1,6 +1,11 @@
 """Imports into a real project, with real git and DVC."""
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +22,7 @@ from recursight.data.readers import parquet as parquet_reader
 from recursight.data.records import Record
 from recursight.errors import InputError
 from recursight.layout import Layout
+from recursight.operations import cleanup
 
 from .conftest import dvc, git
 from .pictures import WRITERS, parquet_table, pictures, png, splits_of
@@ -170,7 +176,7 @@ def test_data_that_could_not_be_restored_is_not_replaced(project: Layout, flower
     with pytest.raises(InputError, match=r"data.dvc is not committed: `git add data.dvc && git commit -m ...` first"):
         import_data(project, flowers, **SHARES)
     project.data_dvc.unlink()
-    with pytest.raises(InputError, match=r"data/ is pinned by no data.dvc"):
+    with pytest.raises(InputError, match=r"data/ has no data.dvc"):
         import_data(project, flowers, **SHARES)
     assert content(project.data).items() <= before.items()
     import_data(project, flowers, force=True, **SHARES)
@@ -201,14 +207,97 @@ def test_a_failing_dvc_puts_everything_back(project: Layout, flowers: Path) -> N
     assert not (project.state / "import").exists()
 
 
-def test_what_a_killed_import_moved_aside_comes_back(project: Layout, flowers: Path) -> None:
+# An import that kills itself, with SIGKILL, when it is about to take a step, and before or after that.
+KILLED = """
+import os, shutil, signal, subprocess, sys
+from pathlib import Path
+from recursight import files
+from recursight.data import imports, versions
+from recursight.layout import Layout
+
+step, source = int(sys.argv[1]), Path(sys.argv[2])
+taken = 0
+
+def killing(function):
+    def stepped(*arguments, **options):
+        global taken
+        taken += 1
+        if taken == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return stepped
+
+Path.rename, Path.unlink, Path.replace = map(killing, (Path.rename, Path.unlink, Path.replace))
+shutil.rmtree = killing(shutil.rmtree)
+subprocess.run = killing(subprocess.run)
+imports.import_data(Layout.find(), source, validation=0.15, test=0.2)
+print(taken, flush=True)
+"""
+
+
+def killed_import(project: Layout, source: Path, step: int) -> int:
+    """The number of steps of an import; 0 if it was killed."""
+    command = [sys.executable, "-c", KILLED, str(step), str(source)]
+    finished = subprocess.run(command, cwd=project.root, capture_output=True, text=True)
+    assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
+    return int(finished.stdout or 0)
+
+
+def require_whole(project: Layout, before: dict[str, str], imported: list[str]) -> None:
+    """data/ is the old or the new data, and data.dvc pins it."""
+    assert not (project.state / "import").exists()
+    assert [*project.state.glob(".*")] == []
+    if [path.name for path in project.data.iterdir()] == imported:
+        assert "remote" not in pin(project)
+    else:
+        assert state(project) == before
+    assert dvc(project.root, "status", "data.dvc").strip() == "Data and pipelines are up to date."
+
+
+STEPS = 16
+
+
+@pytest.mark.parametrize(
+    "step", [step if step in (6, 8) else pytest.param(step, marks=pytest.mark.thorough) for step in range(1, STEPS)]
+)
+def test_an_import_killed_at_any_step_is_undone_or_complete(project: Layout, flowers: Path, step: int) -> None:
     before = state(project)
-    (project.state / "import").mkdir(parents=True)
-    project.data.rename(project.state / "import" / "previous")
-    (flowers / "2" / "0.png").write_bytes(b"")
-    with pytest.raises(InputError, match="is empty"):
-        import_data(project, flowers, **SHARES)
-    assert state(project) == before
+    if steps := killed_import(project, flowers, step):
+        pytest.skip(f"an import has {steps} steps")
+    cleanup.on_this_machine(project, clear=True)
+    require_whole(project, before, ["images-00000.parquet"])
+    assert cleanup.on_this_machine(project, clear=False) == []
+
+
+def test_the_steps_above_are_all_there_are(project: Layout, flowers: Path) -> None:
+    assert 0 < killed_import(project, flowers, 1000) < STEPS
+
+
+def test_a_dvc_that_outlives_its_import_pins_nothing(project: Layout, flowers: Path) -> None:
+    """It would pin the new data after the old data is restored."""
+    before = state(project)
+    script = KILLED.replace("imports.import_data", "commands_dvc()\nimports.import_data")
+    slow = "import time; time.sleep(3); from dvc.cli import main; main(['add', 'data'])"
+    script = script.replace(
+        "step, source =",
+        f"""
+def commands_dvc():
+    import recursight.data.versions
+    def run(layout, *words):
+        if words[0] != "add":
+            return ""
+        subprocess.Popen([sys.executable, "-c", {slow!r}])
+        os.kill(os.getpid(), signal.SIGKILL)
+    recursight.data.versions._dvc = run
+
+step, source =""",
+    )
+    finished = subprocess.run([sys.executable, "-c", script, "1000", str(flowers)], cwd=project.root)
+    assert finished.returncode == -signal.SIGKILL
+    assert [path.name for path in project.data.iterdir()] == ["images-00000.parquet"]
+    cleanup.on_this_machine(project, clear=True)
+    time.sleep(4)
+    require_whole(project, before, ["images-00000.parquet"])
 
 
 def test_one_import_at_a_time(project: Layout, flowers: Path) -> None:
@@ -222,3 +311,28 @@ def test_packed_schema_is_hugging_faces(project: Layout, flowers: Path) -> None:
     schema = pq.read_schema(project.data / "images-00000.parquet")
     assert schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     assert b'"names": ["2", "10"], "_type": "ClassLabel"' in schema.metadata[b"huggingface"]
+
+
+HOSTILE = [b"caf\xe9", b"red\x1b[31m", b"title\x1b]0;pwned\x07", b"line\nbreak", "left\u202eright".encode()]
+
+
+def test_hostile_names_are_imported_escaped(project: Layout, flowers: Path) -> None:
+    for number, name in enumerate(HOSTILE):
+        os.rename(flowers / "2" / f"{number}.png", os.path.join(os.fsencode(flowers), b"2", name + b".png"))  # noqa: PTH104, PTH118
+    os.rename(os.fsencode(flowers / "10"), os.path.join(os.fsencode(flowers), b"ten\xff\x1b[2J"))  # noqa: PTH104, PTH118
+    summary = import_data(project, flowers, **SHARES)
+    assert summary["classes"] == ["2", "ten\\udcff\\x1b[2J"]
+    prepare(project.data, project.store)
+    table = pq.read_table(project.store / "examples.parquet")
+    names = ["caf\\udce9", "red\\x1b[31m", "title\\x1b]0;pwned\\x07", "line\\nbreak", "left\\u202eright"]
+    assert {f"2/{name}.png" for name in names} <= set(table["id"].to_pylist())
+    assert prepare(flowers, project.root / "direct")["count"] == 40
+    assert dvc(project.root, "status", "data.dvc").strip() == "Data and pipelines are up to date."
+
+
+def test_parquet_files_whose_names_are_not_utf8_are_refused(project: Layout, tmp_path: Path) -> None:
+    WRITERS["parquet"](tmp_path / "source", splits_of(pictures(), True))
+    (train,) = (tmp_path / "source").glob("train*.parquet")
+    os.rename(train, os.fsencode(tmp_path / "source") + b"/train-\xff.parquet")  # noqa: PTH104
+    with pytest.raises(InputError, match="the file name is not UTF-8"):
+        import_data(project, tmp_path / "source", **SHARES)

@@ -24,6 +24,7 @@ from recursight.processes import ProcessIdentity
 from recursight.tracking import runs
 
 LIMIT_SECONDS = 300.0
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
 
 
 @pytest.fixture
@@ -229,25 +230,51 @@ LOST = """from recursight.executors import local
     local.exit_with_parent = lambda: None  # hangs before it sees that its dvc is gone"""
 
 
-def test_an_import_that_was_killed_gives_data_back(layout: Layout) -> None:
-    layout.data.mkdir()
-    (layout.data / "images").write_text("precious")
+def test_a_killed_restoration_is_found_and_removed(layout: Layout) -> None:
     script = """
-        import sys
-        from recursight.data.versions import Workshop
+        import sys, tempfile
+        from recursight.files import staging_prefix
         from recursight.layout import Layout
-        layout = Layout.find()
-        workshop = Workshop(layout)
-        workshop.__enter__()
-        layout.data.rename(workshop.previous)
+        restored = Layout.find().state / "restored"
+        for version in "34":
+            (restored / version / "src").mkdir(parents=True)
+        tempfile.mkdtemp(prefix=staging_prefix("3"), dir=restored)
         print(1, flush=True)
         sys.stdin.read()
     """
-    with process(script, layout) as importing:
-        assert cleanup.half_imports(layout, clear=True) == []
-        kill(importing)
-    assert cleanup.half_imports(layout, clear=True) == [Leftover("import", ".recursight/import")]
-    assert (layout.data / "images").read_text() == "precious"
+    with process(script, layout) as restoring:
+        assert cleanup.half_restores(layout, clear=True) == []
+        kill(restoring)
+    assert cleanup.on_this_machine(layout, clear=True) == [Leftover("restore", ".recursight/restored/3")]
+    assert [path.name for path in (layout.state / "restored").iterdir()] == ["4"]
+    assert cleanup.on_this_machine(layout, clear=True) == []
+
+
+def test_a_half_written_dvc_lock_is_replaced_by_the_committed_one(layout: Layout) -> None:
+    (layout.root / ".dvc" / "tmp").mkdir(parents=True)
+    lock = layout.root / "dvc.lock"
+    whole = "schema: '2.0'\nstages: {}\n"
+    lock.write_text(whole)
+    for command in (["init", "-q"], ["add", "dvc.lock"], [*IDENTITY, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *command], cwd=layout.root, check=True)
+    assert cleanup.on_this_machine(layout, clear=True) == []
+    for half in ("", "schema: '2.0'\nstages:\n  a: {cmd: 'x", "stages: {}\n"):
+        lock.write_text(half)
+        assert cleanup.on_this_machine(layout, clear=False) == [Leftover("file", "dvc.lock")]
+        assert lock.read_text() == half
+        assert cleanup.on_this_machine(layout, clear=True) == [Leftover("file", "dvc.lock")]
+        assert lock.read_text() == whole
+    script = """
+        import fcntl, sys
+        file = open(".dvc/tmp/lock", "a")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        open("dvc.lock", "w").close()
+        print(1, flush=True)
+        sys.stdin.read()
+    """
+    with process(script, layout):  # as DVC while it writes
+        assert cleanup.on_this_machine(layout, clear=True) == []
+        assert lock.read_text() == ""
 
 
 def test_mlflow_runs_of_killed_processes_end_and_those_of_running_ones_go_on(layout: Layout) -> None:

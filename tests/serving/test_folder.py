@@ -211,3 +211,13 @@ def test_ctrl_c_keeps_what_is_done(champion, pictures, tmp_path, small_parts):
     with pytest.raises(KeyboardInterrupt):
         score_folder(champion, pictures, out, report=interrupt)
     assert score_folder(champion, pictures, out).resumed >= 100
+
+
+def test_hostile_names_are_scored_and_escaped(champion, pictures, tmp_path, small_parts):
+    names = [b"caf\xe9.png", b"clear\x1b[2J.png"]
+    (content,) = [(pictures / "0" / "deep0" / "000.png").read_bytes()]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(pictures) + b"/" + name)).write_bytes(content)
+    scored = score_folder(champion, pictures, tmp_path / "out.parquet")
+    assert scored.rows == 303
+    assert {"caf\\udce9.png", "clear\\x1b[2J.png"} <= set(pd.read_parquet(tmp_path / "out.parquet")["path"])

@@ -55,4 +55,4 @@ def test_contradictions_and_copies_are_printed() -> None:
     }
     lines = prepare.describe(summary, 0.1).splitlines()
     assert lines[1].startswith("1 left out")
-    assert lines[2:] == ["1 images stand under two labels or more:", "  a/1.png = b/1.png"]
+    assert lines[2:] == ["1 images have two or more labels:", "  a/1.png = b/1.png"]

@@ -1,11 +1,17 @@
 """The command line. Commands call the library; imports inside a command keep `--help` fast."""
 
+import errno
 import sys
+from typing import NoReturn
 
 import typer
 
 from recursight.cli import data, doctor, gate, monitoring, operations, pipeline, registry, serving, stages
 from recursight.errors import InputError
+from recursight.terminal import printable
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_ACCESSIBLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 app = typer.Typer(
     name="recursight",
@@ -20,16 +26,32 @@ for group in (data, stages, pipeline, registry, gate, serving, monitoring, opera
 
 
 def main() -> None:
-    """Runs a command. Invalid input ends with a message on stderr and exit status 2, Ctrl-C with status 130."""
+    """Runs a command.
+
+    Exit status: 2 with a message on stderr for invalid input and for files that are not accessible, 1 with a message
+    for a full disk, 130 for Ctrl-C.
+    """
     try:
         _enter_project()
         app()
     except InputError as error:
-        for line in str(error).splitlines():
-            typer.secho(f"recursight: {line}", err=True, fg="red")
-        sys.exit(2)
+        _exit(str(error), 2)
+    except OSError as error:
+        if error.errno not in DISK_FULL + NOT_ACCESSIBLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _exit(
+            f"{where}{error.strerror}. `recursight doctor` checks disks and permissions.",
+            2 - (error.errno in DISK_FULL),
+        )
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _exit(message: str, status: int) -> NoReturn:
+    for line in message.splitlines():
+        typer.secho(f"recursight: {printable(line)}", err=True, fg="red")
+    sys.exit(status)
 
 
 def _enter_project() -> None:

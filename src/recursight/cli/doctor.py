@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recursight.cli.pipeline import PREFECT_DEFAULTS
+from recursight.terminal import printable
 
 if TYPE_CHECKING:
     from recursight.operations.doctor import Finding
@@ -45,7 +46,7 @@ def doctor(
             os.environ.setdefault(name, value)
         removed, refused = checks.clear(layout)
         for each in removed:
-            typer.echo(f"removed: {each.kind} {each.what}", err=as_json)
+            typer.echo(printable(f"removed: {each.kind} {each.what}"), err=as_json)
         for sentence in refused:
             typer.echo(f"recursight: {sentence}", err=True)
     found = checks.examine(layout)
@@ -68,11 +69,13 @@ def _print(found: "list[Finding]") -> None:
 
     console = Console(highlight=False)
     for finding in found:
-        first, *rest = textwrap.wrap(finding.what, max(20, console.width - INDENT), break_on_hyphens=False) or [""]
+        first, *rest = textwrap.wrap(
+            printable(finding.what), max(20, console.width - INDENT), break_on_hyphens=False
+        ) or [""]
         line = Text(f"{finding.state:<6}", COLOURS[finding.state]) + Text(f"{finding.area:<10}{first}", "default")
         for text in (line, *(Text(" " * INDENT + each) for each in rest)):
             console.print(text, soft_wrap=True)
         for command in finding.commands:
             console.print(Text(f"{' ' * INDENT}$ ") + Text(command, "bold"), soft_wrap=True)
     count = sum(finding.state == "fix" for finding in found)
-    console.print(f"\\n{count} to fix." if count else "\\nNothing to fix.")
+    console.print(f"\n{count} to fix." if count else "\nNothing to fix.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recursight.terminal import printable
+
 if TYPE_CHECKING:
     from recursight.layout import Layout
 
@@ -60,10 +62,10 @@ def _predict_files(layout: "Layout", files: list[Path], as_json: bool) -> None:
             log.record("predict", champion, images, answers, wait=True)
             for path, answer in zip(paths, champion.task.present(answers, champion.vocabulary), strict=True):
                 if as_json:
-                    line = {"file": str(path), **answer, "model": champion.name, "version": champion.version}
+                    line = {"file": printable(str(path)), **answer, "model": champion.name, "version": champion.version}
                     typer.echo(json.dumps(line, ensure_ascii=False))
                 else:
-                    typer.echo(f"{path!s:<{width}}  {champion.task.line(answer)}")
+                    typer.echo(printable(f"{path!s:<{width}}  {champion.task.line(answer)}"))
 
 
 def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_json: bool) -> None:
@@ -77,7 +79,7 @@ def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_
     model = load_champion(layout)
 
     def name_bad(sentence: str) -> None:
-        typer.secho(f"skipped: {sentence}", err=True, fg="yellow")
+        typer.secho(f"skipped: {printable(sentence)}", err=True, fg="yellow")
 
     count = count_images(folder)
     # A random sample of a large folder: monitoring reads the newest rows, and folders are often sorted.

@@ -1,4 +1,4 @@
-"""Import: from any source to data/, validated before anything is replaced, and pinned by DVC."""
+"""Import: a source in any format becomes data/, validated before anything is replaced, and pinned by DVC."""
 
 import shutil
 from pathlib import Path
@@ -8,11 +8,11 @@ from recursight.data.examples import Progress, examples
 from recursight.data.findings import Findings, Strata, each_value
 from recursight.data.packing import PackWriter
 from recursight.data.readers import idx, open_source, parquet, unwrapped
-from recursight.data.versions import Workshop, replace_data, require_restorable
+from recursight.data.versions import Workshop, require_restorable
 from recursight.layout import Layout
 
 COPIED = {"idx": idx.files, "parquet": parquet.files}
-"""Formats whose files are copied as they are; those of thousands of small files are packed."""
+"""Formats whose files are copied unchanged; other formats have thousands of small files, which are packed."""
 
 
 def import_data(
@@ -31,19 +31,20 @@ def import_data(
     Args:
         layout: of the project.
         source: a folder in any known format; it is only read.
-        validation: share that `prepare` will carve for validation; a source too small for it is refused now.
-        test: likewise for the test split.
-        strata: as `prepare` will share them out.
-        skip_bad: leaves out images that cannot be used, instead of refusing the source.
-        force: replaces data/ even if its present content could not be restored.
-        progress: called with how many images are done, and of how many.
+        validation: share of the training images that `prepare` will use for validation; a source with too few images
+            is refused now.
+        test: share of all images that `prepare` will use for testing.
+        strata: the strata of `prepare`'s split.
+        skip_bad: leave out images that cannot be used, instead of refusing the source.
+        force: replace data/ even if its current content could not be restored.
+        progress: called with the number of finished images and their total.
 
     Returns:
-        What was found, see `Findings.summary`.
+        A summary of the source, see `Findings.summary`.
 
     Raises:
-        InputError: with everything that is wrong with the source, or why data/ must not be replaced. Nothing is
-            changed then.
+        InputError: with everything that is wrong with the source, or why data/ must not be replaced. Then nothing is
+            changed.
     """
     source = unwrapped(source)
     findings = Findings(open_source(source))
@@ -61,12 +62,12 @@ def import_data(
         findings.splits(validation, test, 0, strata)
         if not packed:
             _copy(COPIED[findings.source.format](source), source, workshop.new)
-        replace_data(layout, workshop.new, workshop.previous)
+        workshop.swap()
     return findings.summary()
 
 
 def _is_packed(format: str, source: Path, skip_bad: bool) -> bool:
-    """Bad images can only be left out by packing anew, and large row groups would cost `prepare` much memory."""
+    """Whether images are packed: those of folders always, those of parquet to drop bad images or shrink row groups."""
     if format == "parquet":
         return skip_bad or parquet.has_large_groups(source)
     return format not in COPIED

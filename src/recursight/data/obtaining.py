@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from recursight import files
 from recursight.data import archives, published
 from recursight.errors import InputError, nearest
 from recursight.layout import Layout
@@ -39,7 +40,7 @@ def opened(source: str, layout: Layout, given: Path | None, reporting: Reporting
                 f"{source} is neither a path nor the name of a data set; {nearest(source, published.NAMES)}"
             )
     layout.state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="source-", dir=layout.state) as temporary:
+    with tempfile.TemporaryDirectory(prefix=files.staging_prefix("source"), dir=layout.state) as temporary:
         folder = Path(temporary) / path.name
         folder.mkdir()
         if source in published.NAMES:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from recursight import processes
+from recursight import commands, processes
 from recursight.data.versions import Workshop
 from recursight.errors import InputError
 from recursight.executors import clone, local
-from recursight.files import left_behind, recover
+from recursight.files import left_behind, recover, target_of
 from recursight.layout import Layout
 from recursight.operations import dvc_locks, flow_runs
 from recursight.operations.prefect_api import PrefectApi
@@ -33,8 +33,8 @@ class Leftover:
     """Something that a killed process left.
 
     Attributes:
-        kind: `process`, `flow run`, `MLflow run`, `decision`, `file`, `lock` or `import`.
-        what: which, in a few words.
+        kind: `process`, `flow run`, `MLflow run`, `decision`, `file`, `lock`, `import` or `restore`.
+        what: which one, in a few words.
     """
 
     kind: str
@@ -62,8 +62,7 @@ def begin(layout: Layout) -> list[Leftover]:
 
 def on_this_machine(layout: Layout, clear: bool) -> list[Leftover]:
     """Processes, files and notes of locks; no server is asked. The processes first: they hold the rest."""
-    kinds: list[Callable[[Layout, bool], list[Leftover]]] = [orphans, notes_of_locks, half_files, half_imports]
-    return [leftover for kind in kinds for leftover in kind(layout, clear)]
+    return [leftover for kind in KINDS for leftover in kind(layout, clear)]
 
 
 def orphans(layout: Layout, clear: bool) -> list[Leftover]:
@@ -155,23 +154,33 @@ def half_files(layout: Layout, clear: bool) -> list[Leftover]:
         found.append(Leftover("file", str(path.relative_to(layout.root))))
         if clear:
             path.unlink(missing_ok=True)
+    if dvc_locks.broken_results(layout, clear):
+        found.append(Leftover("file", "dvc.lock"))
     return found
 
 
 def half_imports(layout: Layout, clear: bool) -> list[Leftover]:
-    """Data that was being brought; if data/ was already away, it comes back."""
-    workshop, found = Workshop(layout), []
-    if workshop.folder.exists() and _is_free(layout.lock("import")):
-        found.append(Leftover("import", str(workshop.folder.relative_to(layout.root))))
+    """Imports that were killed; what they changed of data/ and data.dvc is undone."""
+    workshop = Workshop(layout)
+    if not workshop.folder.exists() or not _is_free(layout.lock("import")):
+        return []
+    if clear:
+        with suppress(InputError), workshop:  # entering undoes it; if another import has begun, that one did so
+            pass
+    return [Leftover("import", str(workshop.folder.relative_to(layout.root)))]
+
+
+def half_restores(layout: Layout, clear: bool) -> list[Leftover]:
+    """Restorations that were killed."""
+    found = []
+    folder = layout.state / "restored"
+    for begun in list(left_behind(folder)) if folder.is_dir() else []:
+        restored = target_of(begun)
+        found.append(Leftover("restore", str(restored.relative_to(layout.root))))
         if clear:
-            with suppress(InputError), workshop:  # it puts right what it finds; another one has begun: so will that
-                pass
-    unpacked = list(layout.state.glob("source-*"))
-    if unpacked and not _an_import_runs():
-        for folder in unpacked:
-            found.append(Leftover("import", str(folder.relative_to(layout.root))))
-            if clear:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(restored, ignore_errors=True)
+            commands.git(layout.root, "worktree", "prune")
+            shutil.rmtree(begun, ignore_errors=True)
     return found
 
 
@@ -208,5 +217,11 @@ def _half_written(layout: Layout) -> Iterator[Path]:
             yield path
 
 
-def _an_import_runs() -> bool:
-    return any(processes.find(lambda process: {"data", "import"} <= set(process.cmdline())))
+# Processes first, since they use the rest.
+KINDS: tuple[Callable[[Layout, bool], list[Leftover]], ...] = (
+    orphans,
+    notes_of_locks,
+    half_files,
+    half_imports,
+    half_restores,
+)

@@ -1,18 +1,21 @@
-"""DVC's own locks: which process reads and writes which output, noted in `.dvc/tmp/rwlock`.
+"""Files that DVC leaves behind when it is killed: its table of locks, `.dvc/tmp/rwlock`, and a half-written dvc.lock.
 
-DVC drops the note of an ended process only where it is in the way, and knows processes by their number alone: once
-another program has that number, a stage "is busy" for as long as that program runs. A kill while DVC writes the file
-leaves half of it, and DVC then refuses everything.
+The table lists which process reads and writes which output. DVC removes the entry of an ended process only when it
+meets it, and identifies processes by pid alone: once another program has that pid, a stage "is busy" for as long as
+that program runs. DVC writes both files in place. A kill during that leaves half a file, and DVC then refuses every
+command.
 """
 
 import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from recursight.files import write_json
+from recursight import commands
+from recursight.errors import InputError
+from recursight.files import LARGEST_YAML_BYTES, read_yaml, write_json
 from recursight.layout import Layout
 from recursight.processes import is_alive_since
 
@@ -20,7 +23,7 @@ BROKEN = "half a file"
 
 
 def stale_notes(layout: Layout, clear: bool) -> list[str]:
-    """The processes of stale notes, as `process 123`, or BROKEN; `clear` removes these notes."""
+    """The processes of stale entries, as `process 123`, or BROKEN; `clear` removes these entries."""
     folder = layout.root / ".dvc" / "tmp"
     noted = folder / "rwlock"
     with _own_lock(folder / "rwlock.lock") as is_ours:
@@ -37,7 +40,7 @@ def stale_notes(layout: Layout, clear: bool) -> list[str]:
 
 
 def _sorted(notes: dict[str, Any], since: float) -> tuple[dict[str, Any], set[str]]:
-    """Notes of running processes, and the processes of the others."""
+    """Splits the table into the entries of running processes, and the names of the other processes."""
     stale: set[str] = set()
 
     def is_alive(note: dict[str, Any]) -> bool:
@@ -51,9 +54,27 @@ def _sorted(notes: dict[str, Any], since: float) -> tuple[dict[str, Any], set[st
     return {"write": writers, "read": {path: by for path, by in readers.items() if by}}, stale
 
 
+def broken_results(layout: Layout, clear: bool) -> bool:
+    """Whether dvc.lock is half written, as DVC leaves it if it is killed or its disk is full; `clear` restores it.
+
+    The committed dvc.lock is restored, or none. Results that are newer are not lost: DVC finds them in its run cache.
+    """
+    results = layout.root / "dvc.lock"
+    with _own_lock(layout.root / ".dvc" / "tmp" / "lock") as is_ours:
+        if not is_ours or not results.exists() or results.stat().st_size > LARGEST_YAML_BYTES:
+            return False
+        with suppress(InputError):
+            content = read_yaml(results)
+            if isinstance(content, dict) and "schema" in content:
+                return False
+        if clear and commands.git(layout.root, "checkout", "--quiet", "--", results.name).returncode:
+            results.unlink()
+    return True
+
+
 @contextmanager
 def _own_lock(path: Path) -> Iterator[bool]:
-    """DVC's lock of that file, if it is free and DVC has ever worked here."""
+    """Takes one of DVC's locks; yields False if it is taken, or if DVC has not run here yet."""
     if not path.parent.is_dir():
         yield False
         return

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from recursight.commands import dvc, git
 from recursight.errors import InputError
 from recursight.executors.local import flow_mark
-from recursight.files import digest, read_json, write_text
+from recursight.files import digest, left_behind, read_json, read_yaml, staging_prefix, write_yaml
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.registry import find_version
@@ -78,9 +77,12 @@ def restore(layout: Layout, version: int) -> Restored:
     found = find_version(connect(layout), name, version)
     folder = layout.state / "restored" / str(version)
     restored = Restored(version, str(folder))
-    project = Layout(_work_tree(layout, found, folder, restored))
-    try:
-        with tempfile.TemporaryDirectory(prefix="recursight-") as records:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for killed in left_behind(folder.parent, folder.name):
+        shutil.rmtree(killed, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=staging_prefix(folder.name), dir=folder.parent) as records:
+        project = Layout(_work_tree(layout, found, folder, restored))
+        try:
             recorded = _records(layout, found, Path(records))
             _data(layout, project, found, restored)
             _parameters(project, found, recorded, restored)
@@ -88,8 +90,8 @@ def restore(layout: Layout, version: int) -> Restored:
             _check_store(project, found, restored)
             _weights(layout, project, name, found, recorded, restored)
             _score_again(project, recorded, restored)
-    except PartMissing as missing:
-        restored.missing.append(str(missing))
+        except PartMissing as missing:
+            restored.missing.append(str(missing))
     return restored
 
 
@@ -105,7 +107,6 @@ def _work_tree(layout: Layout, version: "ModelVersion", folder: Path, restored: 
         )
     shutil.rmtree(folder, ignore_errors=True)
     git(layout.root, "worktree", "prune")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     made = git(layout.root, "worktree", "add", "--force", "--detach", str(folder), commit)
     if made.returncode:
         raise InputError(f"git cannot make the work tree {folder}: {made.stderr.strip()}")
@@ -144,10 +145,10 @@ def _records(layout: Layout, version: "ModelVersion", folder: Path) -> Records:
 def _data(layout: Layout, project: Layout, version: "ModelVersion", restored: Restored) -> None:
     """Lets DVC bring the raw data, from this project's cache or a remote."""
     md5 = version.tags.get("recursight.data_md5")
-    pin = yaml.safe_load(project.data_dvc.read_text(encoding="utf-8")) if project.data_dvc.is_file() else None
+    pin = read_yaml(project.data_dvc) if project.data_dvc.is_file() else None
     pinned = pin["outs"][0].get("md5") if pin else None
     if md5 and pinned != md5:  # trained before data.dvc was committed
-        write_text(project.data_dvc, yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "path": "data"}]}))
+        write_yaml(project.data_dvc, {"outs": [{"md5": md5, "hash": "md5", "path": "data"}]})
     elif not pinned:
         raise PartMissing("data: neither the version nor its commit records which data it was trained on")
     _share_cache(layout, project)
@@ -199,7 +200,7 @@ def _outside(root: Path, folder: Path, url: str) -> str | None:
 
 def _parameters(project: Layout, version: "ModelVersion", recorded: Records, restored: Restored) -> None:
     """Writes params.yaml as it was for this training: the commit's, with what the version records laid over it."""
-    committed = yaml.safe_load(project.params.read_text(encoding="utf-8"))
+    committed = read_yaml(project.params)
     card, params = recorded.card, dict(committed)
     params["seeds"] = [card["seed"]]
     params["task"], params["train"] = card["task"], card["training"]
@@ -208,7 +209,7 @@ def _parameters(project: Layout, version: "ModelVersion", recorded: Records, res
         params["prepare"] = json.loads(version.tags[PREPARED])
     else:
         restored.missing.append("parameters: the version does not record `prepare`; the commit's is used")
-    write_text(project.params, yaml.safe_dump(params, sort_keys=False))
+    write_yaml(project.params, params)
     restored.parts["parameters"] = f"those of {card['candidate']}, seed {card['seed']}, as recorded"
 
 

@@ -20,6 +20,7 @@ from recursight.files import replacing
 from recursight.registry.loading import LoadedVersion
 from recursight.serving.columns import answer_columns
 from recursight.serving.listing import Listed, list_images, listed
+from recursight.terminal import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,7 +119,7 @@ class Parts:
 def _table(model: LoadedVersion, paths: Sequence[str], answers: np.ndarray) -> "pa.Table":
     import pyarrow as pa
 
-    return pa.table({"path": pa.array(paths, pa.string()), **answer_columns(model, answers)})
+    return pa.table({"path": pa.array(map(printable, paths), pa.string()), **answer_columns(model, answers)})
 
 
 @contextmanager

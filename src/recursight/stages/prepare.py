@@ -8,6 +8,7 @@ from typing import Any
 from recursight import params
 from recursight.data.examples import Progress
 from recursight.data.prepare import prepare
+from recursight.data.versions import require_genuine
 from recursight.errors import InputError
 from recursight.executors.local import exclusive_lock
 from recursight.layout import Layout
@@ -15,10 +16,10 @@ from recursight.progress import Report, progress
 
 
 def run(layout: Layout) -> None:
-    """Makes the store and says what it holds.
+    """Makes the store and prints what it contains.
 
     Raises:
-        InputError: if data/ is missing, or cannot be used as it is.
+        InputError: if data/ is missing, invalid, or not what data.dvc pins.
     """
     loaded = params.load(layout.params)
     settings = loaded.prepare
@@ -26,6 +27,7 @@ def run(layout: Layout) -> None:
         raise InputError("data/ is missing: get it with `dvc pull data.dvc`.")
     started = time.perf_counter()
     with exclusive_lock(layout, "prepare"), progress_of("prepare") as report:
+        require_genuine(layout)
         summary = prepare(
             layout.data,
             layout.store,
@@ -43,7 +45,7 @@ def run(layout: Layout) -> None:
 
 @contextmanager
 def progress_of(title: str, unit: str = "images") -> Iterator[Progress]:
-    """Yields what a pass over a source reports to; the total is known only when it begins."""
+    """Yields a function that receives the progress of a pass over a source; its first call states the total."""
     with ExitStack() as stack:
         report: Report | None = None
         started = time.perf_counter()
@@ -57,7 +59,7 @@ def progress_of(title: str, unit: str = "images") -> Iterator[Progress]:
 
 
 def describe(summary: dict[str, Any], seconds: float) -> str:
-    """A few lines on a store."""
+    """Summarises a store in a few lines."""
     height, width, channels = summary["shape"]
     splits = ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items())
     lines = [
@@ -67,6 +69,6 @@ def describe(summary: dict[str, Any], seconds: float) -> str:
     if summary["left_out"]:
         lines.append(f"{summary['left_out']:,} left out: equal to, or grouped with, an image of an evaluated split")
     if summary["conflict_count"]:
-        lines.append(f"{summary['conflict_count']:,} images stand under two labels or more:")
+        lines.append(f"{summary['conflict_count']:,} images have two or more labels:")
         lines += [f"  {' = '.join(ids)}" for ids in summary["conflicts"]]
     return "\n".join(lines)

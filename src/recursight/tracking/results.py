@@ -9,9 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from recursight.files import digest, read_json
+from recursight.files import digest, read_json, read_yaml
 from recursight.layout import Layout
 
 LIGHT_FILES = ("card.json", "training.json", "history.csv", "gradient_norms.csv")  # of a bundle: all but the weights
@@ -121,7 +119,7 @@ def source_digest(layout: Layout, data_digest: str) -> str | None:
         if dependency.get("path") == layout.data.name:
             return str(dependency.get("md5"))
     if layout.data_dvc.is_file():
-        outputs = (yaml.safe_load(layout.data_dvc.read_text(encoding="utf-8")) or {}).get("outs", [])
+        outputs = (read_yaml(layout.data_dvc) or {}).get("outs", [])
         return next((str(output["md5"]) for output in outputs if "md5" in output), None)
     return None
 
@@ -135,7 +133,7 @@ def prepared_with(layout: Layout, data_digest: str) -> dict[str, Any] | None:
         return None
     recorded = _prepare_stage(layout).get("params", {}).get("params.yaml", {}).get("prepare")
     if recorded is None and layout.params.is_file():
-        recorded = (yaml.safe_load(layout.params.read_text(encoding="utf-8")) or {}).get("prepare", {})
+        recorded = (read_yaml(layout.params) or {}).get("prepare", {})
     return dict(recorded or {})
 
 
@@ -147,7 +145,7 @@ def _is_on_disk(layout: Layout, data_digest: str) -> bool:
 def _prepare_stage(layout: Layout) -> dict[str, Any]:
     """DVC's record of the last `prepare`; empty if there is none."""
     lock = layout.root / "dvc.lock"
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
+    stages = (read_yaml(lock) or {}).get("stages", {}) if lock.is_file() else {}
     return dict(stages.get("prepare", {}))
 
 

@@ -5,13 +5,16 @@ alone, and `read(folder)` opens the source, or rejects it with a list of all str
 whether single images can be decoded.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from recursight.data.readers import folder as image_folder
 from recursight.data.readers import idx, manifest, parquet
-from recursight.data.records import SPLIT_NAMES, Source
+from recursight.data.records import SPLIT_NAMES, Fault, Record, Source
 from recursight.errors import InputError
+from recursight.terminal import printable
 
 
 class Reader(Protocol):
@@ -43,9 +46,28 @@ def open_source(folder: Path) -> Source:
     folder = unwrapped(folder)
     for reader in READERS.values():
         if reader.detect(folder):
-            return reader.read(folder)
+            return _printable(reader.read(folder))
     looked_for = "; ".join(reader.LOOKS_FOR for reader in READERS.values())
     raise InputError(f"{folder} is in no known data format. Looked for: {looked_for}.")
+
+
+def _printable(source: Source) -> Source:
+    """Escapes the names of images, classes and groups, see `terminal.printable`."""
+
+    def records() -> Iterator[Record | Fault]:
+        for item in source.read():
+            if isinstance(item, Fault):
+                yield Fault(printable(item.id), printable(item.reason), item.fatal)
+            else:
+                group = item.group and printable(item.group)
+                yield Record(printable(item.id), printable(item.label), item.split, group, item.image)
+
+    return replace(
+        source,
+        classes=tuple(dict.fromkeys(map(printable, source.classes))),
+        read=records,
+        ignored=tuple(map(printable, source.ignored)),
+    )
 
 
 def unwrapped(folder: Path) -> Path:

@@ -133,6 +133,8 @@ def _open(path: Path, name: str) -> Any:
 
     try:  # no read-ahead: it would load a whole row group into memory
         return pq.ParquetFile(path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False)
+    except UnicodeEncodeError:
+        raise InputError(f"{name}: the file name is not UTF-8, and parquet files need that; rename it.") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{name} is not a parquet file, or is damaged: {_first_sentence(error)}.") from None
 

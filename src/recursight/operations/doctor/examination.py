@@ -20,6 +20,7 @@ CHECKS: dict[str, Callable[[Any], Iterator[Finding]]] = {
     "params": project.params,
     "git": project.git,
     "data": project.data,
+    "content of data": project.content,
     "remote": project.remote,
     "disk": project.disk,
     "logins": services.logins,
@@ -29,7 +30,7 @@ CHECKS: dict[str, Callable[[Any], Iterator[Finding]]] = {
     "leftovers in MLflow": leftovers.left_in_mlflow,
 }
 WITHOUT_PROJECT = ("versions", "device")
-APART = ("device", "remote", "leftovers in MLflow")  # they import torch, DVC or MLflow
+APART = ("device", "content of data", "remote", "leftovers in MLflow")  # they import torch, DVC or MLflow
 
 
 def examine(layout: Layout | None, limit_seconds: float = LIMIT_SECONDS) -> list[Finding]:

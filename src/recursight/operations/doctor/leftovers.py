@@ -24,7 +24,8 @@ PLURAL = {
     "decision": "decisions on the champion were not carried out",
     "file": "files were half written",
     "lock": "notes of locks are stale",
-    "import": "imports were cut off",
+    "import": "imports were killed",
+    "restore": "restorations were killed",
 }
 
 

@@ -1,6 +1,7 @@
 """The project: params.yaml, git, data/, stages, DVC's remote, the disk."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recursight import commands
-from recursight.data.versions import EMBEDDED
+from recursight.data.versions import EMBEDDED, require_genuine
 from recursight.errors import InputError
 from recursight.files import read_yaml
 from recursight.layout import Layout
@@ -82,43 +83,81 @@ def data(layout: Layout) -> Iterator[Finding]:
         yield Finding("stages", "ok", "the store and all that follows are up to date")
 
 
+def content(layout: Layout) -> Iterator[Finding]:
+    """The files of data/ against data.dvc. Asks DVC, and reads all of data/."""
+    from dvc.exceptions import DvcException
+
+    try:
+        require_genuine(layout)
+    except InputError as error:
+        yield Finding(
+            "data", "fix", str(error), ("mv data data.changed", "mv .dvc/cache .dvc/cache.changed", "dvc pull data.dvc")
+        )
+    except DvcException:
+        return  # reported by `data`
+
+
 def remote(layout: Layout) -> Iterator[Finding]:
     """DVC's default remote, and whether it answers. Asks DVC, and the network."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    own = "dvc remote add --default storage ~/recursight-storage"
     try:
         with Repo(str(layout.root)) as repo:
             name = repo.config["core"].get("remote")
-            if not name:
-                yield Finding("remote", "note", "DVC has no default remote: nothing can be pushed", (own,))
+            if name in (None, EMBEDDED):
+                own = ("dvc remote add --default storage ~/recursight-storage", "dvc push --run-cache")
+                yield Finding("remote", "note", "no DVC remote of your own: data and results have no copy", own)
                 return
             url = repo.config["remote"][name]["url"]
             store = repo.cloud.get_remote(name=name)
             reached = store.fs.exists(store.path)
             local = store.fs.protocol == "local"
+            verified = bool(store.odb.verify or store.fs.version_aware)  # DVC always hashes files of the latter
     except (DvcException, OSError, KeyError, ValueError, ImportError) as error:
         yield Finding("remote", "fix", f"DVC's remote cannot be reached: {_first(error)}", _for_remote(layout, error))
         return
-    if local and not reached and name != EMBEDDED:
+    if local and not reached:
         yield Finding("remote", "note", f"{name} ({url}) has nothing yet", ("dvc push --run-cache",))
-    elif name == EMBEDDED:
-        what = f"{EMBEDDED}/ is for pulling only: data and results of your own are kept nowhere else"
-        yield Finding("remote", "note", what, (own, "dvc push --run-cache"))
+    elif not verified:
+        what = f"{name} ({url}) answers, but DVC does not verify what it pulls from there"
+        yield Finding("remote", "note", what, (f"dvc remote modify {name} verify true",))
     else:
         yield Finding("remote", "ok", f"{name} ({url}) answers")
 
 
 def disk(layout: Layout) -> Iterator[Finding]:
-    """Free space against what the project takes: a run may write all of it anew."""
-    taken = sum(map(_size, (layout.artifacts, layout.root / ".dvc" / "cache")))
-    free = shutil.disk_usage(layout.root).free
-    what = f"{_gigabytes(free)} free; artifacts/ and DVC's cache take {_gigabytes(taken)}"
-    if free < max(taken, LEAST_FREE_BYTES):
-        yield Finding("disk", "fix", f"{what}, and a run may write as much again", ("dvc gc --workspace",))
-    else:
-        yield Finding("disk", "ok", what)
+    """Whether the folders that commands write to are writable, and the free space on the disk of each.
+
+    A run may write artifacts/ and DVC's cache again in full.
+    """
+    cache = layout.root / ".dvc" / "cache"
+    disks: dict[int, list[Path]] = {}
+    for folder in (layout.artifacts, cache, layout.state):
+        disks.setdefault(_existing(folder).stat().st_dev, []).append(folder)
+        if not os.access(_existing(folder), os.W_OK):
+            yield _not_writable(layout, folder)
+    for folders in disks.values():
+        taken = sum(_size(folder) for folder in folders if folder != layout.state)
+        free = shutil.disk_usage(_existing(folders[0])).free
+        names = ", ".join(f"{folder.relative_to(layout.root)}/" for folder in folders)
+        what = f"{_gigabytes(free)} free on the disk of {names}; artifacts and cache there take {_gigabytes(taken)}"
+        if free < max(taken, LEAST_FREE_BYTES):
+            yield Finding("disk", "fix", f"{what}, and a run may write as much again", ("dvc gc --workspace",))
+        else:
+            yield Finding("disk", "ok", what)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the parent in which it would be created."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _not_writable(layout: Layout, folder: Path) -> Finding:
+    name = folder.relative_to(layout.root)
+    if os.statvfs(_existing(folder)).f_flag & os.ST_RDONLY:
+        return Finding("disk", "fix", f"{name}/ is on a read-only disk", (f"findmnt --target {name}",))
+    return Finding("disk", "fix", f"{name}/ is not writable", (f"chmod u+w {name}",))
 
 
 def _agreement(change: str) -> Finding:
