@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,7 +33,7 @@ from recursight.registry import (
     settle,
     version_with,
 )
-from recursight.registry.decisions import Decision, decide, experiment_name
+from recursight.registry.decisions import SEQUENCE, Decision, decide, experiment_name
 from recursight.tasks import TASKS
 from recursight.tasks.classification import Classification
 from recursight.tracking import connect
@@ -229,6 +231,23 @@ def test_a_promotion_killed_before_the_alias_moved_is_completed(contest):
     assert completed == replace(made, resumed=True)
     assert (bearer(contest, CHAMPION), bearer(contest, CHALLENGER)) == (2, None)
     assert client.get_run(made.id).info.status == "FINISHED"
+
+
+def test_the_order_of_decisions_does_not_depend_on_clocks(contest):
+    (first,) = decisions(contest)
+    with closing(sqlite3.connect(contest.root / "mlflow.db")) as database, database:
+        two_days = 2 * 24 * 3600 * 1000  # a machine whose clock was ahead recorded it
+        database.execute("UPDATE runs SET start_time = start_time + ? WHERE run_uuid = ?", (two_days, first.id))
+    made = promote(contest)
+    assert decisions(contest) == [made, first]
+    assert [one.sequence for one in decisions(contest)] == [2, 1]
+    assert history(connect(contest), NAME, most=1) == [made]
+    status = production_status(contest)
+    assert (status.decision, status.remark) == (made, "")
+    back = rollback(contest)
+    assert (back.version, back.sequence) == (1, 3)
+    connect(contest).delete_tag(first.id, SEQUENCE)  # as earlier releases wrote it: older than all that have a number
+    assert [one.id for one in decisions(contest)] == [back.id, made.id, first.id]
 
 
 def _write_some(root: Path, writer: int) -> None:
