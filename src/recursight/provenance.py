@@ -11,9 +11,15 @@ SOURCES = {".py", ".cpp", ".h", ".cu"}
 
 
 def git_commit(root: Path) -> str | None:
-    """Commit of the project folder, with `-dirty` if tracked files have changed; None outside git."""
-    described = git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*", timeout_seconds=10)
-    return None if described.returncode else described.stdout.strip()
+    """Commit of the project folder, with `-dirty` if tracked files have changed; None outside git.
+
+    dvc.lock does not count: stages write it, and no result depends on it.
+    """
+    commit = git(root, "rev-parse", "--verify", "HEAD", timeout_seconds=10)
+    if commit.returncode:
+        return None
+    changed = git(root, "diff", "--quiet", "HEAD", "--", ":(top)", ":(exclude)dvc.lock", timeout_seconds=10)
+    return commit.stdout.strip() + "-dirty" * bool(changed.returncode)
 
 
 def code_digest(*places: Path) -> str:

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,7 +33,7 @@ from recursight.registry import (
     settle,
     version_with,
 )
-from recursight.registry.decisions import Decision, decide, experiment_name
+from recursight.registry.decisions import SEQUENCE, Decision, decide, experiment_name
 from recursight.tasks import TASKS
 from recursight.tasks.classification import Classification
 from recursight.tracking import connect
@@ -113,7 +115,7 @@ def test_other_classes_are_said_plainly_and_nothing_moves(contest):
     _change_values(contest, lambda values: values.cat.rename_categories({"9": "ten"}))
     made = promote(contest)
     assert not made.promoted
-    assert "does not know 'ten' and also knows '9'" in made.reason
+    assert "lacks 'ten' and additionally has '9'" in made.reason
     assert bearer(contest, CHAMPION) == 1
     promote(contest)
     assert len(decisions(contest)) == 2, "the same refusal is not recorded twice"
@@ -140,7 +142,7 @@ def test_another_task_is_said_plainly_and_nothing_moves(contest, monkeypatch):
     contest.params.write_text(yaml.safe_dump(content | {"task": "other"}))
     made = promote(contest)
     assert not made.promoted
-    assert "version 2 was made for another task than 'other'" in made.reason
+    assert "version 2 was trained for another task than 'other'" in made.reason
 
 
 def test_an_unreadable_champion_is_said_plainly_and_nothing_moves(contest):
@@ -194,12 +196,12 @@ def test_a_version_that_does_not_predict_is_not_rolled_back_to(contest):
     promote(contest)
     path = _network(contest, 1)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="nothing moves: version 1 cannot be loaded"):
+    with pytest.raises(InputError, match="nothing was changed: version 1 cannot be loaded"):
         rollback(contest)
     assert bearer(contest, CHAMPION) == 2
     newest = decisions(contest)[0]
     assert (newest.kind, newest.promoted, newest.live) == ("rollback", False, 2)
-    with pytest.raises(InputError, match="no version 9; there are: 1, 2"):
+    with pytest.raises(InputError, match="no version 9; it has: 1, 2"):
         rollback(contest, 9)
     with pytest.raises(InputError, match="is the champion already"):
         rollback(contest, 2)
@@ -214,7 +216,7 @@ def test_an_alias_moved_by_hand_is_seen_and_left_alone(contest):
     assert "by hand in MLflow" in production_status(contest).remark
     made = promote(contest)
     assert not made.promoted
-    assert "moved away by hand" in made.reason
+    assert "moved by hand" in made.reason
 
 
 def test_a_promotion_killed_before_the_alias_moved_is_completed(contest):
@@ -223,11 +225,29 @@ def test_a_promotion_killed_before_the_alias_moved_is_completed(contest):
     client.set_registered_model_alias(NAME, CHAMPION, "1")
     client.set_registered_model_alias(NAME, CHALLENGER, "2")
     client.update_run(made.id, status="RUNNING")
-    assert settle(client, contest, NAME) == [], "its process lives"
+    assert settle(client, NAME) is None, "its process lives"
     client.set_tag(made.id, PROCESS, str(replace(ProcessIdentity.of(), pid=999_999_999)))
-    assert [decision.id for decision in settle(client, contest, NAME)] == [made.id]
+    completed = settle(client, NAME)
+    assert completed == replace(made, resumed=True)
     assert (bearer(contest, CHAMPION), bearer(contest, CHALLENGER)) == (2, None)
     assert client.get_run(made.id).info.status == "FINISHED"
+
+
+def test_the_order_of_decisions_does_not_depend_on_clocks(contest):
+    (first,) = decisions(contest)
+    with closing(sqlite3.connect(contest.root / "mlflow.db")) as database, database:
+        two_days = 2 * 24 * 3600 * 1000  # a machine whose clock was ahead recorded it
+        database.execute("UPDATE runs SET start_time = start_time + ? WHERE run_uuid = ?", (two_days, first.id))
+    made = promote(contest)
+    assert decisions(contest) == [made, first]
+    assert [one.sequence for one in decisions(contest)] == [2, 1]
+    assert history(connect(contest), NAME, most=1) == [made]
+    status = production_status(contest)
+    assert (status.decision, status.remark) == (made, "")
+    back = rollback(contest)
+    assert (back.version, back.sequence) == (1, 3)
+    connect(contest).delete_tag(first.id, SEQUENCE)  # as earlier releases wrote it: older than all that have a number
+    assert [one.id for one in decisions(contest)] == [back.id, made.id, first.id]
 
 
 def _write_some(root: Path, writer: int) -> None:

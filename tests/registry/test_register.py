@@ -52,6 +52,15 @@ def test_the_first_good_winner_becomes_champion(project):
     assert version.description.startswith("# gru, seed 0")
 
 
+def test_an_evaluation_of_an_earlier_release_is_refused(project):
+    path = project.evaluation_of("gru", 0) / "metrics.json"
+    metrics = read_json(path)
+    del metrics["latency_on"]
+    write_json(path, metrics)
+    with pytest.raises(InputError, match="An earlier release of recursight evaluated gru, seed 0; run `dvc repro`"):
+        register(project)
+
+
 def test_a_bundle_gets_one_version_however_often_it_is_registered(project):
     register(project)
     again = register(project)

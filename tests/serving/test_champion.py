@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from recursight.data.store import open_store
@@ -63,16 +62,6 @@ def test_answers_are_what_mlflow_answers(champion, project):
     with fluent(project) as mlflow:
         table = mlflow.pyfunc.load_model("models:/recursight@champion").predict(images)
     assert table.to_dict("records") == champion.task.present(champion.answers(images), champion.vocabulary)
-
-
-def test_a_version_of_an_earlier_release_is_refused_with_what_to_do(project):
-    register(project)
-    (path,) = (project.root / "mlartifacts" / "models").glob("m-*/artifacts/MLmodel")
-    content = yaml.safe_load(path.read_text())
-    del content["metadata"]["task"]
-    path.write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError, match="an earlier version of recursight made it; train again and register"):
-        load_champion(project)
 
 
 def test_every_file_that_is_no_image_is_named(champion, pictures, project):

@@ -1,6 +1,8 @@
 """Commands for the version in production."""
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,23 +28,15 @@ def promote(as_json: AsJson = False) -> None:
 
     Runs both versions on the current test split. The alias moves only if the
     rule in params.yaml (section gate) holds. Every decision is recorded,
-    refusals included. A refusal is not an error: the exit status is 0.
+    refusals included. A refusal is not an error: the exit status is 0. If an
+    earlier promote or rollback was killed, completes that one and stops.
 
     Example: [bold]recursight promote[/]
     """
     from recursight.layout import Layout
     from recursight.registry import promote as decide
 
-    decision = decide(Layout.find())
-    if as_json:
-        typer.echo(json.dumps(asdict(decision)))
-        return
-    if decision.version is None:
-        typer.echo(f"nothing to decide: {decision.reason}")
-        return
-    before = f" (already decided on {decision.at[:10]})" if decision.repeated else ""
-    outcome = "is champion now" if decision.promoted else "does not become champion"
-    typer.echo(f"version {decision.version} ({decision.candidate}) {outcome}{before}: {decision.reason}")
+    decide(Layout.find(), report=_report(as_json))
 
 
 def champion(as_json: AsJson = False) -> None:
@@ -62,7 +56,7 @@ def champion(as_json: AsJson = False) -> None:
     else:
         typer.echo(f"{found.name} version {found.version} ({found.candidate}) is champion.")
     if found.decision:
-        typer.echo(f"since {found.decision.at[:19]}, {_what(found.decision)}: {found.decision.reason}")
+        typer.echo(f"since {found.decision.at[:19]}, {_how(found.decision)}: {found.decision.reason}")
     if found.remark:
         typer.echo(found.remark)
     for title, tag in (
@@ -109,20 +103,16 @@ def rollback(
     """Put the previous champion, or the given version, into production.
 
     The version must first load and predict, on one image and on a batch;
-    otherwise nothing changes. The gate never promotes the version again that
-    was rolled back; only another rollback does.
+    otherwise nothing changes. The gate never promotes the replaced version
+    again; only another rollback restores it. If an earlier promote or rollback
+    was killed, completes that one and stops.
 
     Example: [bold]recursight rollback 3 --reason "wrong on scans of the new machine"[/]
     """
     from recursight.layout import Layout
     from recursight.registry import rollback as go_back
 
-    decision = go_back(Layout.find(), version, reason)
-    if as_json:
-        typer.echo(json.dumps(asdict(decision)))
-        return
-    was = f"it replaces version {decision.champion}" if decision.champion else "there was none before"
-    typer.echo(f"version {decision.version} ({decision.candidate}) is champion now; {was}.")
+    go_back(Layout.find(), version, reason, report=_report(as_json))
 
 
 def restore(
@@ -154,8 +144,38 @@ def restore(
         raise typer.Exit(1)
 
 
-def _what(decision: "Decision") -> str:
-    return {"first": "as the first", "promote": "promoted by the gate", "rollback": "by rollback"}[decision.kind]
+def _report(as_json: bool) -> "Callable[[Decision], None]":
+    """Prints a decision, as a sentence or as JSON."""
+
+    def report(decision: "Decision") -> None:
+        if as_json:
+            typer.echo(json.dumps(asdict(decision)))
+        elif decision.version is None:
+            typer.echo(f"nothing to decide: {decision.reason}")
+        else:
+            typer.echo(_sentence(decision))
+        sys.stdout.flush()
+
+    return report
+
+
+def _sentence(decision: "Decision") -> str:
+    named = f"version {decision.version} ({decision.candidate})"
+    if decision.resumed:
+        return (
+            f"completed an interrupted command of {decision.at[:16].replace('T', ' ')} UTC: {named} is champion now, "
+            f"{_how(decision)}: {decision.reason}\nnothing else was done; repeat the command if you still want it."
+        )
+    if decision.kind == "rollback":
+        was = f"it replaces version {decision.champion}" if decision.champion else "there was none before"
+        return f"{named} is champion now; {was}."
+    before = f" (already decided on {decision.at[:10]})" if decision.repeated else ""
+    outcome = "is champion now" if decision.promoted else "does not become champion"
+    return f"{named} {outcome}{before}: {decision.reason}"
+
+
+def _how(decision: "Decision") -> str:
+    return {"first": "as the first one", "promote": "promoted by the gate", "rollback": "by rollback"}[decision.kind]
 
 
 def _print(decisions: "list[Decision]") -> None:

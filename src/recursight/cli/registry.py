@@ -1,6 +1,7 @@
 """Commands for MLflow runs and the model registry."""
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -43,30 +44,43 @@ def sync(as_json: AsJson = False) -> None:
 
 
 @track.command()
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000) -> None:
-    """Start MLflow's web interface on this project's runs.
+def ui(
+    port: Annotated[
+        int, typer.Option(help="Port on 127.0.0.1; default: any free port.", min=0, max=65535, show_default=False)
+    ] = 0,
+) -> None:
+    """Start MLflow's web interface on this project's runs, protected by a login.
 
-    Example: [bold]recursight track ui --port 5005[/]
+    The login is printed; it is the same as for the server of `recursight up`.
+    If a tracking server is configured or running, prints its address instead.
+
+    Example: [bold]recursight track ui[/]
     """
     import os
-    import sys
 
-    from recursight import tracking
+    from recursight import access, tracking
     from recursight.layout import Layout
-    from recursight.tracking.connection import artifact_location, tracking_uri, without_password
+    from recursight.operations import services
+    from recursight.tracking.connection import tracking_uri, without_password
 
     layout = Layout.find()
     uri = tracking_uri(layout)
     page = "?workflowType=machine_learning#/experiments"  # a new browser profile opens another page
     if uri.startswith("http"):
         typer.echo(f"{without_password(uri)}/{page}")
+        known = access.running(layout, "mlflow")
+        if known and known.url == uri:
+            typer.echo("user and password: .recursight/servers/logins.json")
         return
+    port = services.free_port(port, alternative="recursight track ui")
     tracking.sync(layout)
-    typer.echo(f"http://127.0.0.1:{port}/{page}   (stop with Ctrl-C)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", uri, "--default-artifact-root", str(artifact_location(layout))]
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # saves five processes; jobs are not used here
-    os.execv(sys.executable, command)
+    login = services.ensure_logins(layout)["mlflow"]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
+    server = services.mlflow(layout, login, port)
+    user, _, password = login.partition(":")
+    typer.echo(f"{server.url}/{page}   (stop with Ctrl-C)\nuser {user}, password {password}")
+    sys.stdout.flush()
+    os.execve(server.command[0], server.command, server.environment)
 
 
 def register(as_json: AsJson = False) -> None:

@@ -124,7 +124,7 @@ def decisions(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> li
     found = [Leftover("decision", str(run.info.run_name)) for run in unsettled(client, name)]
     if clear and found:
         with alias_lock(layout):
-            settle(client, layout, name)
+            settle(client, name)
     return found
 
 

@@ -78,16 +78,30 @@ def choose_port(layout: Layout, name: str, wanted: int | None) -> int:
     last = access.running(layout, name)
     known = int(last.url.rpartition(":")[2]) if last and last.url else PORTS[name]
     port = wanted or known
+    return free_port(port, f", meant for {name},", f"recursight up --{name}-port {port + 1}")
+
+
+def free_port(wanted: int = 0, purpose: str = "", alternative: str = "") -> int:
+    """A free port of this machine: the wanted one, or any.
+
+    Args:
+        wanted: 0 for any.
+        purpose: of the port, for the message.
+        alternative: command that chooses another port, for the message.
+
+    Raises:
+        InputError: if the wanted port is in use.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
         try:
-            probe.bind((HOST, port))
+            probe.bind((HOST, wanted))
         except OSError:
             raise InputError(
-                f"port {port}, meant for {name}, is in use by {processes.listener_on(port)}: end that, or choose "
-                f"another with `recursight up --{name}-port {port + 1}`."
+                f"port {wanted}{purpose} is in use by {processes.listener_on(wanted)}: end that, or choose another "
+                f"with `{alternative}`."
             ) from None
-    return port
+        return int(probe.getsockname()[1])
 
 
 def prefect(layout: Layout, login: str, port: int) -> Service:
@@ -111,9 +125,7 @@ def temporary_prefect() -> tuple[Service, PrefectApi]:
     It has the user's own database, as the one that Prefect itself would start, but answers only to those who know its
     password, and ends with this process.
     """
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     url, login = f"http://{HOST}:{port}", f"recursight:{secrets.token_urlsafe(24)}"
     prefect = PrefectApi(f"{url}/api", login)
     environment = os.environ | _checked(login, port) | flow_mark()

@@ -3,8 +3,9 @@
 MLflow keeps no history of its aliases. A run is created with all its tags in one request, and the whole decision is one
 of them, so that a killed writer leaves a complete decision or none, and writers never wait for each other.
 
-A decision is written before the alias moves, and its run ends after that: a run that is still running although its
-process has ended marks an interrupted move, which `settle` completes.
+A decision is written before the alias moves, and its run ends after that has been reported: a run that is still
+running although its process has ended marks an interrupted command, which `settle` completes. Decisions are numbered;
+their order does not depend on any clock.
 """
 
 import json
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.provenance import git_commit
-from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
+from recursight.registry.versions import CHALLENGER, CHAMPION, version_number
 from recursight.tracking.connection import experiment_id
 from recursight.tracking.runs import flattened, has_lost_owner, owner_tags
 
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 RECORD = "recursight.decision"
 QUESTION = "recursight.question"
-REQUEST = "recursight.request"  # that wrote a decision, however often it was sent
-CLAIM_SECONDS = 300.0  # for which a move that another machine has begun counts as under way
+REQUEST = "recursight.request"  # id of the request that wrote a decision; the same if it was sent twice
+SEQUENCE = "recursight.sequence"
+CLAIM_SECONDS = 300.0  # after which an unfinished decision of another machine is ignored
 ATTEMPTS = 20
 RECORD_LIMIT = 8000  # characters of a tag
 REASON_LIMIT = 2000
@@ -47,21 +49,23 @@ class Decision:
 
     Attributes:
         kind: `first` (the first champion), `promote` (the gate) or `rollback` (by hand).
-        version: the one that was to become champion.
+        version: the version that it is about; None if there was nothing to decide.
         candidate: its name in params.yaml.
         champion: the champion before; None if there was none.
-        promoted: whether the alias moved.
+        promoted: whether the version became champion.
         reason: in a sentence.
-        numbers: behind it; empty if nothing was tested.
-        rule: the parameters that it was decided by.
+        numbers: the measurements behind it; empty if nothing was tested.
+        rule: the parameters that decided.
         data_digest: of the store whose test split was used.
         data_md5: DVC's digest of the raw data.
-        git_commit: of the project when it was decided.
-        question: equal for equal versions, data and rule.
-        at: when, UTC.
-        host: where.
+        git_commit: of the project at that time.
+        question: digest of versions, data and rule.
+        at: date and time, UTC.
+        host: name of the machine.
+        sequence: its number in the history, from 1; 0 for decisions of earlier releases, which are older.
         id: of its MLflow run; None if it is not in the history.
-        repeated: whether the same question had been answered before, and this is that answer.
+        repeated: whether it was found in the history, as the answer to the same question.
+        resumed: whether an interrupted command had recorded it, and this command completed it.
     """
 
     kind: str
@@ -78,8 +82,10 @@ class Decision:
     question: str = ""
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
     host: str = field(default_factory=socket.gethostname)
+    sequence: int = 0
     id: str | None = None
     repeated: bool = False
+    resumed: bool = False
 
     @property
     def live(self) -> int | None:
@@ -87,12 +93,19 @@ class Decision:
         return self.version if self.promoted else self.champion
 
 
+Report = Callable[[Decision], None]
+
+
+def no_report(decision: Decision) -> None:
+    """For callers that use the returned decision."""
+
+
 class ChampionMoved(RuntimeError):
     """Another clone is moving the alias `champion`, or has just moved it."""
 
 
 def retry_if_champion_moved(act: Callable[P, R]) -> Callable[P, R]:
-    """Repeats a function that ends in a decision if another clone moved the champion meanwhile."""
+    """Repeats a function if another clone moved the champion meanwhile."""
 
     @wraps(act)
     def attempt(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -100,14 +113,16 @@ def retry_if_champion_moved(act: Callable[P, R]) -> Callable[P, R]:
             try:
                 return act(*args, **kwargs)
             except ChampionMoved:
-                time.sleep(random.uniform(0.2, 2.0))  # unlike the other's pause
+                time.sleep(random.uniform(0.2, 2.0))  # random, so that two clones do not collide again
         raise InputError("Other clones keep moving the champion: try again when they are done.")
 
     return attempt
 
 
-def decide(client: "MlflowClient", layout: Layout, name: str, decision: Decision) -> Decision:
-    """Records a decision, then moves the alias if it was promoted; returns it with its id.
+def decide(
+    client: "MlflowClient", layout: Layout, name: str, decision: Decision, report: Report = no_report
+) -> Decision:
+    """Records a decision, then moves the alias if the version was promoted; returns it with its id.
 
     A file lock separates processes of one clone. Clones share only MLflow, which has no compare-and-set. So the
     decision is written first, as a claim; a writer that then finds another claim, or another champion than the one it
@@ -117,10 +132,12 @@ def decide(client: "MlflowClient", layout: Layout, name: str, decision: Decision
         client: of the store.
         layout: of the project.
         name: of the registered model.
-        decision: without its id and git commit.
+        decision: without its id, number and git commit.
+        report: receives the result while the decision still counts as interrupted if this process is killed. So the
+            same command, given again, reports it instead of deciding a second time.
 
     Raises:
-        ChampionMoved: nothing has moved, nothing is written.
+        ChampionMoved: the alias has not moved, and the decision is not recorded.
     """
     written = _write(client, layout, name, replace(decision, git_commit=git_commit(layout.root)))
     if written.promoted:
@@ -128,53 +145,62 @@ def decide(client: "MlflowClient", layout: Layout, name: str, decision: Decision
             client.delete_run(str(written.id))
             raise ChampionMoved
         set_champion(client, name, written)
+    report(written)
     client.set_terminated(str(written.id), "FINISHED")
     return written
 
 
 def _is_moved_elsewhere(client: "MlflowClient", name: str, written: Decision) -> bool:
-    """Whether there is another claim, or another champion than decided about; own duplicates are deleted."""
+    """Whether there is another claim, or another champion than the decision names; deletes duplicates of its own."""
     (own,) = [run for run in _under_way(client, name) if run.info.run_id == written.id]
     moved = False
     for run in _under_way(client, name):
         if run.info.run_id == written.id or run.data.tags.get("promoted") != "yes":
             continue
-        if run.data.tags.get(REQUEST) == own.data.tags[REQUEST]:  # sent twice, since the answer was lost
+        if run.data.tags.get(REQUEST) == own.data.tags[REQUEST]:  # sent twice, because the response was lost
             client.delete_run(run.info.run_id)
         elif not has_lost_owner(run) and run.info.start_time > (time.time() - CLAIM_SECONDS) * 1000:
             moved = True
-    champion = version_with(client, name, CHAMPION)
-    return moved or (int(champion.version) if champion else None) != written.champion
+    return moved or version_number(client, name, CHAMPION) != written.champion
 
 
 def set_champion(client: "MlflowClient", name: str, decision: Decision) -> None:
     """Makes a version champion; it loses the alias `challenger`."""
     client.set_registered_model_alias(name, CHAMPION, str(decision.version))
-    challenger = version_with(client, name, CHALLENGER)
-    if challenger and int(challenger.version) == decision.version:
+    if version_number(client, name, CHALLENGER) == decision.version:
         client.delete_registered_model_alias(name, CHALLENGER)
 
 
-def settle(client: "MlflowClient", layout: Layout, name: str) -> list[Decision]:
-    """Completes moves of killed processes: a recorded decision is carried out if the champion is still the same.
+def settle(client: "MlflowClient", name: str, report: Report = no_report) -> Decision | None:
+    """Completes the decisions of killed processes, unless the champion is another by now.
+
+    Args:
+        client: of the store.
+        name: of the registered model.
+        report: see `decide`.
 
     Returns:
-        The decisions that were completed.
+        The decision that put the present champion into production, if it was one of these. A command that is about to
+        decide must stop then: its user has not seen the change yet.
     """
-    done = []
+    completed = None
     for run in unsettled(client, name):
         decision = _read(run)
-        champion = version_with(client, name, CHAMPION)
-        if decision and decision.promoted and decision.champion == (int(champion.version) if champion else None):
+        if decision is None:
+            continue
+        _log_numbers(client, run.info.run_id, decision)
+        if decision.promoted and version_number(client, name, CHAMPION) in (decision.champion, decision.version):
             set_champion(client, name, decision)
+            completed = replace(decision, resumed=True)
+            report(completed)
         client.set_terminated(run.info.run_id, "FINISHED")
-        done += [decision] if decision else []
-    return done
+    return completed
 
 
 def unsettled(client: "MlflowClient", name: str) -> "list[Run]":
-    """Decisions that were written but not carried out before their process was gone, oldest first."""
-    return sorted((run for run in _under_way(client, name) if has_lost_owner(run)), key=lambda run: run.info.start_time)
+    """Decisions that were recorded by processes that have died since, before they were complete; oldest first."""
+    found = (run for run in _under_way(client, name) if has_lost_owner(run))
+    return sorted(found, key=lambda run: run.data.tags.get(SEQUENCE, ""))
 
 
 def _under_way(client: "MlflowClient", name: str) -> "list[Run]":
@@ -190,7 +216,7 @@ def history(client: "MlflowClient", name: str, most: int | None = None) -> list[
     Args:
         client: of the store.
         name: of the registered model.
-        most: how many; all by default.
+        most: maximum number; all by default.
     """
     experiment = client.get_experiment_by_name(experiment_name(name))
     if experiment is None:
@@ -210,13 +236,16 @@ def last_move(past: list[Decision]) -> Decision | None:
 
 
 def _write(client: "MlflowClient", layout: Layout, name: str, decision: Decision) -> Decision:
+    last = history(client, name, most=1)
+    decision = replace(decision, sequence=last[0].sequence + 1 if last else 1)
     record = asdict(replace(decision, reason=decision.reason[:REASON_LIMIT]))
-    for field_name in ("id", "repeated"):
+    for field_name in ("id", "repeated", "resumed"):
         record.pop(field_name)
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    assert len(text) <= RECORD_LIMIT, "a decision holds figures of single classes only"
+    assert len(text) <= RECORD_LIMIT, "the numbers of a decision do not grow with the number of classes"
     tags = {
         RECORD: text,
+        SEQUENCE: f"{decision.sequence:012d}",  # MLflow sorts tags as text
         QUESTION: decision.question,
         REQUEST: uuid.uuid4().hex,
         "kind": decision.kind,
@@ -236,7 +265,7 @@ def _write(client: "MlflowClient", layout: Layout, name: str, decision: Decision
 
 
 def _log_numbers(client: "MlflowClient", run_id: str, decision: Decision) -> None:
-    """As metrics and parameters too, so that MLflow's pages can chart and sort them."""
+    """Logs the numbers as metrics and parameters too, so that MLflow's pages can chart and sort them."""
     from mlflow.entities import Metric, Param
 
     moment = round(datetime.fromisoformat(decision.at).timestamp() * 1000)
@@ -254,7 +283,7 @@ def _runs(client: "MlflowClient", experiment: str, most: int | None) -> "Iterato
         page = client.search_runs(
             [experiment],
             max_results=min(PAGE, most or PAGE),
-            order_by=["attributes.start_time DESC"],
+            order_by=[f"tags.`{SEQUENCE}` DESC", "attributes.start_time DESC"],
             page_token=token,
         )
         yield from page
@@ -264,7 +293,7 @@ def _runs(client: "MlflowClient", experiment: str, most: int | None) -> "Iterato
 
 
 def _read(run: "Run") -> Decision | None:
-    """None for a run that somebody else has put into the experiment."""
+    """The decision that a run records; None for a run that is not one of recursight's."""
     text = run.data.tags.get(RECORD)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""A registered version in memory, and the images to run it on."""
+"""Loads a registered version, and finds the images to run it on."""
 
 import tempfile
 from collections.abc import Iterator
@@ -15,33 +15,36 @@ from recursight.data.prepare import prepare
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
 from recursight.evaluation.predict import latency_milliseconds
+from recursight.files import read_json
 from recursight.layout import Layout
 from recursight.models.kernels.memory import keep_freed_memory
 from recursight.params import Prepare
+from recursight.registry.archive import check_archive
 from recursight.registry.program import LoadedProgram
+from recursight.registry.versions import FILES, files_digest
 from recursight.tasks import Task, task_of
 from recursight.tracking.connection import fluent
 from recursight.tracking.results import prepared_with
 
-BATCH = 1024  # examples read from disk at once
-KEPT_BYTES = 32 << 20  # tensors of a batch; not the pixels of a large photograph
+BATCH = 1024  # examples read from disk at a time
+KEPT_BYTES = 32 << 20  # covers the tensors of a batch, not the pixels of a large photograph
 
 
 class Unreadable(InputError):
-    """A version cannot be loaded, or not be run on the present images."""
+    """A version cannot be loaded, or cannot be run on these images."""
 
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version of the registered model, loaded through MLflow, with its own preprocessing.
+    """A version of the registered model, with what its preprocessing needs.
 
     Attributes:
         name: of the registered model.
         version: its number.
-        task: what it answers.
+        task: that it was trained for.
         vocabulary: classes or words, in the order of its outputs.
-        input_shape: H, W, C of the images that it takes.
-        resize: how an image of another size is fitted.
+        input_shape: H, W, C of its input images.
+        resize: how images of another size are resized.
         program: uint8 images (N, H, W, C) to float64 answers (N, ...).
     """
 
@@ -65,10 +68,10 @@ class LoadedVersion:
             else:  # memory-mapped: one batch at a time is read
                 starts = range(0, max(len(rows), 1), BATCH)
                 found = np.concatenate([self.program(np.array(images[rows[at : at + BATCH]])) for at in starts])
-        except Exception as error:  # whatever a model's code can raise
+        except Exception as error:  # a program can raise anything
             raise Unreadable(f"version {self.version} cannot predict: {_line(error)}") from None
         if not np.isfinite(found).all() or len(found) != len(images if rows is None else rows):
-            raise Unreadable(f"version {self.version} answers with NaN, infinity, or for another number of images.")
+            raise Unreadable(f"version {self.version} returns NaN, infinity, or the wrong number of answers.")
         return found
 
     def latency_milliseconds(self, image: np.ndarray) -> float:
@@ -77,62 +80,85 @@ class LoadedVersion:
 
 
 def load_version(layout: Layout, name: str, version: int) -> LoadedVersion:
-    """Loads a version, in a process that then keeps the memory of one batch for the next.
+    """Downloads a version, checks it, and loads its network.
+
+    Every command that runs a registered model loads it here. No code in the model runs: its network is data, which
+    recursight's own code executes.
 
     Raises:
         Unreadable: with the reason.
     """
     keep_freed_memory(KEPT_BYTES)
     try:
-        with fluent(layout):
-            import mlflow.pyfunc
-
-            model = mlflow.pyfunc.load_model(f"models:/{name}/{version}")
-        about = model.metadata.metadata or {}
-        if "task" not in about:
-            raise ValueError("an earlier version of recursight made it; train again and register the winner.")
-        return LoadedVersion(
-            name=name,
-            version=version,
-            task=task_of(about["task"]),
-            vocabulary=tuple(about["vocabulary"]),
-            input_shape=cast(tuple[int, int, int], tuple(about["input_shape"])),
-            resize=about["resize"],
-            program=model.unwrap_python_model().program,
-        )
-    except Exception as error:  # whatever a model's code or files can raise
+        with tempfile.TemporaryDirectory(prefix="recursight-") as folder:
+            artifacts = _download(layout, name, version, Path(folder))
+            about = read_json(artifacts / "about.json")
+            return LoadedVersion(
+                name=name,
+                version=version,
+                task=task_of(about["task"]),
+                vocabulary=tuple(about["vocabulary"]),
+                input_shape=cast(tuple[int, int, int], tuple(about["input_shape"])),
+                resize=about["resize"],
+                program=LoadedProgram(artifacts / "network.pt2"),
+            )
+    except Exception as error:  # forged or broken files can raise anything
         raise Unreadable(f"version {version} cannot be loaded: {_line(error)}") from None
 
 
+def _download(layout: Layout, name: str, version: int, folder: Path) -> Path:
+    """Downloads the files of a version, and returns the folder of its artifacts.
+
+    Raises:
+        ValueError: if the files are not those that `register` has recorded, or the network could run code.
+    """
+    with fluent(layout) as mlflow:
+        recorded = mlflow.MlflowClient().get_model_version(name, str(version)).tags.get(FILES)
+        if recorded is None:
+            raise ValueError(
+                "recursight has recorded no digest of its files: another program registered it, or an earlier release; "
+                "`recursight register` records the winner's, any other model must be trained again."
+            )
+        mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder))
+    if files_digest(folder) != recorded:
+        raise ValueError(
+            "its files were changed after it was registered; `recursight rollback VERSION` selects another version."
+        )
+    check_archive(folder / "artifacts" / "network.pt2")
+    return folder / "artifacts"
+
+
 def check_answers(loaded: LoadedVersion, images: np.ndarray) -> None:
-    """Runs a version on one image and on N at once, as it will be served.
+    """Runs a version on one image and on a batch, as `serve` does.
 
     Args:
         loaded: the version.
         images: raw uint8 (N, H, W, C), N at least 2.
 
     Raises:
-        Unreadable: if it fails, or does not answer the same for an image alone as among others.
+        Unreadable: if it fails, or its answers for an image depend on the rest of the batch.
     """
     together = loaded.answers(images)
     alone = np.concatenate([loaded.answers(images[:1]), loaded.answers(images[-1:])])
     if not np.allclose(together[[0, -1]], alone, atol=1e-4):
-        raise Unreadable(f"version {loaded.version} answers differently for one image than for {len(images)} at once.")
+        raise Unreadable(
+            f"version {loaded.version} answers differently for one image than for a batch of {len(images)}."
+        )
 
 
 @contextmanager
 def images_for(
     layout: Layout, loaded: LoadedVersion, store: Store, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields images (N, H, W, C), prepared as the version was trained, and which of them are `rows` of the store.
+    """Yields images (N, H, W, C), prepared as for the version's training, and the indices among them of the given rows.
 
-    A version that takes another size or colour, or fits images otherwise, gets the raw data prepared its own way.
+    If the version expects another size, colour mode or resizing, the raw data is prepared again for it.
 
     Raises:
         Unreadable: if that is not possible.
     """
     now = Prepare.model_validate(prepared_with(layout, store.digest) or {})
-    fits_alike = now.size is None or now.resize == loaded.resize  # images of one size are not fitted at all
+    fits_alike = now.size is None or now.resize == loaded.resize  # images of equal size are not resized
     if tuple(store.shape) == loaded.input_shape and fits_alike:
         yield store.frames, rows
         return
@@ -141,7 +167,10 @@ def images_for(
         places = pd.Series(np.arange(len(own.examples)), index=own.examples["id"])
         found = places.reindex(store.examples["id"].iloc[rows])
         if found.isna().any():
-            raise Unreadable(f"version {loaded.version} takes other images, and the store was made of other data.")
+            raise Unreadable(
+                f"version {loaded.version} expects other images, and data/ has changed since the store was made; "
+                "run `dvc repro`."
+            )
         yield own.frames, found.to_numpy(dtype=np.int64)
 
 
@@ -161,7 +190,7 @@ def _prepared_for(layout: Layout, loaded: LoadedVersion, now: Prepare, folder: P
         return open_store(folder)
     except InputError as error:
         raise Unreadable(
-            f"version {loaded.version} takes other images, and data/ cannot be prepared for it: {error}"
+            f"version {loaded.version} expects other images, and data/ cannot be prepared for it: {error}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Logs a bundle as an MLflow model that runs from code, without pickles and without recursight."""
+"""Logs a bundle as an MLflow model that contains no pickle and runs without recursight."""
 
 import importlib.metadata
 import shutil
@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from recursight.files import write_json
+from recursight.registry.archive import check_archive
+from recursight.registry.versions import FILES, files_digest
 from recursight.tasks import task_of
 from recursight.tracking.results import Result
 from recursight.tracking.runs import BUNDLE
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.types import ColSpec, TensorSpec
 
 REFERENCE = "reference.parquet"
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "torch")  # all that serving imports
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "torch")  # imported by MLflow's server
 
 
 def log_model(
@@ -34,8 +36,8 @@ def log_model(
     resize: str,
     reference: pd.DataFrame | None = None,
     latency_ms: float | None = None,
-) -> str:
-    """Logs the model onto the run of its training, with the run's scores.
+) -> tuple[str, str]:
+    """Logs the model to the run of its training, with the run's scores.
 
     Args:
         client: of the store.
@@ -43,27 +45,30 @@ def log_model(
         result: the bundle.
         network: the exported bundle, a .pt2 file.
         text: the model card.
-        resize: how an image of another size is fitted, for those who decode images.
-        reference: what later predictions are compared with, see `monitoring.reference`; it is kept with the version.
-        latency_ms: measured on `network`; it stands for the one that the evaluation measured.
+        resize: how images of another size are resized.
+        reference: what later predictions are compared with, see `monitoring.reference`; stored in the model.
+        latency_ms: measured on `network`; replaces the figure of the evaluation.
 
     Returns:
-        The id of the logged model. One that a kill left half logged is completed, a complete one left as it is.
+        The id of the logged model, and the digest of its files. A model that a killed process left incomplete is
+        completed, a complete one is not changed.
     """
     from mlflow.entities import LoggedModelOutput
 
     model = enter_model(client, run, result)
-    if model.status == "READY":
-        return str(model.model_id)
+    if model.status == "READY" and FILES in model.tags:
+        return str(model.model_id), model.tags[FILES]
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder), model, run.info.run_id, result, network, text, resize, reference)
+        files = files_digest(Path(folder) / "model")
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+    client.set_logged_model_tags(model.model_id, {FILES: files})
     outputs = client.get_run(run.info.run_id).outputs
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
         client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     _copy_scores(client, run.info.run_id, model.model_id, {} if latency_ms is None else {"latency_ms": latency_ms})
     client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
+    return str(model.model_id), files
 
 
 def save_model(
@@ -76,8 +81,8 @@ def save_model(
     resize: str,
     reference: pd.DataFrame | None,
 ) -> None:
-    """Writes the model to `folder`/model: the exported network, the code that runs it, signature, example, card, and
-    the reference for drift."""
+    """Writes the model to `folder`/model: exported network, code for MLflow's server, signature, example, card, and the
+    reference for drift."""
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -89,6 +94,7 @@ def save_model(
 
     card = read_card(result.bundle)
     task = task_of(card.task)
+    check_archive(network)
     about = {
         "candidate": card.candidate,
         "seed": card.seed,
@@ -123,7 +129,7 @@ def save_model(
 
 
 def _columns(answer: dict[str, Any]) -> "list[ColSpec | TensorSpec]":
-    """MLflow's types of an answer; dictionaries are maps, whose keys differ from answer to answer."""
+    """MLflow's types of an answer; dictionaries become maps, because their keys differ between answers."""
     from mlflow.types import ColSpec, DataType
     from mlflow.types.schema import Array, Map
 
@@ -147,7 +153,7 @@ def _entry(model: "LoggedModel", run_id: str, about: dict[str, Any]) -> Any:
 
 
 def enter_model(client: "MlflowClient", run: "Run", result: Result) -> "LoggedModel":
-    """Finds or creates the entry of a bundle's model, which may have no files yet."""
+    """Finds or creates MLflow's logged model of a bundle, which may have no files yet."""
     experiment = run.info.experiment_id
     found = client.search_logged_models([experiment], f"tags.`{BUNDLE}` = '{result.digest}'", max_results=1)
     if found:
@@ -163,8 +169,7 @@ def enter_model(client: "MlflowClient", run: "Run", result: Result) -> "LoggedMo
 
 
 def _copy_scores(client: "MlflowClient", run_id: str, model_id: str, measured: dict[str, float]) -> None:
-    """Logs the scores of the finished model with the model too, and what was measured of it since; its curves stay with
-    the run."""
+    """Copies the final scores from the run to the model, but for those measured since; the curves stay with the run."""
     from mlflow.entities import Metric
 
     scores = {key: value for key, value in client.get_run(run_id).data.metrics.items() if "/" not in key}
@@ -176,5 +181,5 @@ def _copy_scores(client: "MlflowClient", run_id: str, model_id: str, measured: d
 
 
 def _public_version(package: str) -> str:
-    """Without a local part such as `+cpu`, which no index has."""
+    """The installed version without a local part such as `+cpu`, which no package index has."""
     return importlib.metadata.version(package).partition("+")[0]

@@ -1,30 +1,27 @@
-"""A network as an exported program, and how it answers. MLflow copies this file into registered models: nothing of
-recursight is imported."""
+"""Loads and runs an exported network. Registered models contain a copy of this file for MLflow's own server, which has
+no recursight: it imports nothing of it."""
 
 import importlib.util
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-BATCH = 1024  # images at once, so that a large request needs no more memory than a middling one
+BATCH = 1024  # images at a time, which bounds the memory of a large request
 
 
 class LoadedProgram:
-    """A torch.export program in memory: raw images to answers.
+    """A torch.export program in memory, from raw images to answers.
 
     Args:
         path: of the .pt2 file.
-        operators: Python file that defines the recurrent operators in plain torch, for where recursight is missing.
+        operators: Python file that defines the recurrent operators in plain torch, used if recursight is not installed.
 
-    Raises:
-        ValueError: if it holds a pickle; torch would run the code in it.
+    torch runs code from a file that asks for it: only load one that `registry.archive` has checked, or that is trusted.
     """
 
     def __init__(self, path: Path, operators: Path | None = None) -> None:
-        _refuse_pickles(path)
         define_operators(operators)
         exported = torch.export.load(path)
         # The graph is run as it is: what `exported.module()` wraps around it checks each input again, in about the
@@ -65,7 +62,7 @@ PLAIN = "recursight_operators"
 
 
 def define_operators(plain: Path | None) -> None:
-    """Makes the recurrent operators known to torch: by native kernels, or by the file in plain torch."""
+    """Registers the recurrent operators with torch: the native kernels, or those of the file in plain torch."""
     try:
         from recursight.models.kernels import build, operators  # noqa: F401
     except ImportError:
@@ -73,18 +70,7 @@ def define_operators(plain: Path | None) -> None:
             specification = importlib.util.spec_from_file_location(PLAIN, plain)
             module = importlib.util.module_from_spec(specification)  # type: ignore[arg-type]
             specification.loader.exec_module(module)  # type: ignore[union-attr]
-            module.library = module.define()  # type: ignore[attr-defined]  # operators last as long as their library
+            module.library = module.define()  # type: ignore[attr-defined]  # keeps the operators registered
             sys.modules[PLAIN] = module
     else:
-        build.library()  # compiled now, and not by the first request
-
-
-def _refuse_pickles(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            folder, _, name = entry.filename.partition("/data/")[2].partition("/")
-            sample = folder == "sample_inputs" and entry.file_size > 0
-            foreign = folder == "constants" and not name.startswith(("tensor_", "model_constants_config"))
-            flagged = name.endswith("_config.json") and b'"use_pickle": true' in archive.read(entry)
-            if sample or foreign or flagged:
-                raise ValueError(f"{path.name}: {entry.filename} is pickled; such a model is not loaded.")
+        build.library()  # compiles now, so that the first request need not

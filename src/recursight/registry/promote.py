@@ -1,4 +1,4 @@
-"""The gate at work: challenger and champion answer for the same examples, and the rule decides which is champion."""
+"""Promotion: challenger and champion are scored on the same examples, and the gate's rule decides between them."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,24 +10,30 @@ from recursight.errors import InputError
 from recursight.files import digest
 from recursight.layout import Layout
 from recursight.params import Params, load
-from recursight.registry.decisions import Decision, decide, history, retry_if_champion_moved, settle
+from recursight.registry.decisions import Decision, Report, decide, history, no_report, retry_if_champion_moved, settle
 from recursight.registry.gate import Scored, Verdict, judge
 from recursight.registry.loading import LoadedVersion, Unreadable, images_for, load_version
-from recursight.registry.versions import CHALLENGER, CHAMPION, version_with
+from recursight.registry.versions import CHALLENGER, CHAMPION, version_number, version_with
 from recursight.tracking import connect
 from recursight.tracking.results import source_digest
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 NAMED = 5  # words of a vocabulary in a sentence
 
 
 @retry_if_champion_moved
-def promote(layout: Layout) -> Decision:
+def promote(layout: Layout, report: Report = no_report) -> Decision:
     """Decides whether the challenger becomes champion, records that, and moves the alias if so.
 
-    The same versions, data and rule are tested once; a repeated call returns the recorded decision.
+    The same versions, data and rule are tested once; a repeated call returns the recorded decision. If an earlier
+    command was killed between its decision and its report, that decision is completed and returned instead.
+
+    Args:
+        layout: of the project.
+        report: receives the decision, once; see `decide`.
 
     Raises:
         InputError: if there is no store, or params.yaml is wrong.
@@ -37,42 +43,50 @@ def promote(layout: Layout) -> Decision:
     name = params.registry.model_name
     with alias_lock(layout):
         client = connect(layout)
-        settle(client, layout, name)
-        challenger = version_with(client, name, CHALLENGER)
-        champion = version_with(client, name, CHAMPION)
-        live = int(champion.version) if champion else None
-        if challenger is None or int(challenger.version) == live:
-            return Decision("promote", None, "", live, False, "no version challenges the champion.")
-        store = open_store(layout.store)
-        if not len(store.indices("test")):
-            raise InputError("The store has no test examples; set prepare.test in params.yaml, run `dvc repro`.")
-        past = history(client, name)
-        asked = _asked(layout, params, store, challenger, live)
-        earlier = next((decision for decision in past if decision.question == asked.question), None)
-        barred = _barred(past, int(challenger.version))
-        if earlier and earlier.numbers and not earlier.promoted and not barred:
-            return replace(earlier, repeated=True)
-        verdict = Verdict(False, barred, {}) if barred else _examine(layout, params, store, asked, past)
-        answer = replace(asked, promoted=verdict.promote, reason=verdict.reason, numbers=verdict.numbers)
-        if earlier and not answer.promoted and earlier.reason == answer.reason:
-            return replace(earlier, repeated=True)
-        now = version_with(client, name, CHAMPION)
-        if (int(now.version) if now else None) != live:
-            answer = replace(
-                answer, promoted=False, reason="the champion changed meanwhile: run the command again.", question=""
-            )
-        return decide(client, layout, name, answer)
+        if interrupted := settle(client, name, report):
+            return interrupted
+        made, is_new = _answer(client, layout, params)
+        if is_new:
+            return decide(client, layout, name, made, report)
+        report(made)
+        return made
+
+
+def _answer(client: "MlflowClient", layout: Layout, params: Params) -> tuple[Decision, bool]:
+    """The decision on the present challenger, and whether it is to be recorded."""
+    name = params.registry.model_name
+    challenger = version_with(client, name, CHALLENGER)
+    live = version_number(client, name, CHAMPION)
+    if challenger is None or int(challenger.version) == live:
+        return Decision("promote", None, "", live, False, "no version challenges the champion."), False
+    store = open_store(layout.store)
+    if not len(store.indices("test")):
+        raise InputError("The store has no test examples; set prepare.test in params.yaml, run `dvc repro`.")
+    past = history(client, name)
+    asked = _asked(layout, params, store, challenger, live)
+    earlier = next((decision for decision in past if decision.question == asked.question), None)
+    barred = _barred(past, int(challenger.version))
+    if earlier and earlier.numbers and not earlier.promoted and not barred:
+        return replace(earlier, repeated=True), False
+    verdict = Verdict(False, barred, {}) if barred else _examine(layout, params, store, asked, past)
+    answer = replace(asked, promoted=verdict.promote, reason=verdict.reason, numbers=verdict.numbers)
+    if earlier and not answer.promoted and earlier.reason == answer.reason:
+        return replace(earlier, repeated=True), False
+    if version_number(client, name, CHAMPION) != live:
+        changed = "the champion changed meanwhile: run the command again."
+        answer = replace(answer, promoted=False, reason=changed, question="")
+    return answer, True
 
 
 def alias_lock(layout: Layout) -> FileLock:
-    """To hold while moving aliases."""
+    """The lock of this clone for moving aliases."""
     lock = layout.lock("register")
     lock.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(lock)
 
 
 def looks(past: list[Decision], champion: int | None) -> int:
-    """How many challengers of the present champion have been judged since it took its place."""
+    """How many challengers have been tested against the present champion."""
     count = 0
     for decision in past:
         if decision.promoted:
@@ -82,13 +96,13 @@ def looks(past: list[Decision], champion: int | None) -> int:
 
 
 def rule_of(params: Params) -> dict[str, Any]:
-    """The parameters that decide, as the history records them."""
+    """The parameters of the decision, for the history."""
     metric = params.metric("gate.metric", params.gate.metric)
     return params.gate.model_dump() | {"metric": metric.name, "minimums": params.minimums}
 
 
 def _asked(layout: Layout, params: Params, store: Store, challenger: "ModelVersion", live: int | None) -> Decision:
-    """The decision before its answer."""
+    """The decision, without its outcome."""
     version, rule = int(challenger.version), rule_of(params)
     return Decision(
         kind="promote",
@@ -105,26 +119,26 @@ def _asked(layout: Layout, params: Params, store: Store, challenger: "ModelVersi
 
 
 def _barred(past: list[Decision], version: int) -> str:
-    """Why a challenger may not be promoted again: it was champion and was replaced by hand. Empty if it may.
+    """Why a version may not be promoted again: it was champion and was replaced by hand. Empty if it may.
 
-    Without this, the next promotion would undo a rollback: the test that it passed once, it passes again.
+    Without this, the next promotion would undo a rollback, because the version would pass the same test again.
     """
     moves = [decision for decision in past if decision.promoted]
     for later, decision in zip([None, *moves], moves, strict=False):
         if decision.version != version:
             continue
         if later is None:
-            how = "its alias was moved away by hand"
+            how = "its alias was moved by hand"
         elif later.kind == "rollback":
             how = f"it was rolled back on {later.at[:10]}: {later.reason.rstrip('.')}"
         else:
             return ""
-        return f"version {version} was champion already, and {how}; `recursight rollback {version}` puts it back."
+        return f"version {version} was champion before, and {how}; `recursight rollback {version}` restores it."
     return ""
 
 
 def _examine(layout: Layout, params: Params, store: Store, asked: Decision, past: list[Decision]) -> Verdict:
-    """Loads, scores and judges. What cannot be compared is refused, with the reason."""
+    """Loads, scores and judges both versions. Versions that cannot be compared are refused, with the reason."""
     try:
         assert asked.version is not None
         versions = [asked.version] if asked.champion is None else [asked.version, asked.champion]
@@ -133,7 +147,7 @@ def _examine(layout: Layout, params: Params, store: Store, asked: Decision, past
             _require_comparable(one, params, store)
         scored = [_score(layout, params, store, one) for one in loaded]
     except Unreadable as fault:
-        return Verdict(False, f"nothing moves: {fault}", {})
+        return Verdict(False, f"nothing was changed: {fault}", {})
     return judge(
         params.gate,
         params.built_task,
@@ -145,11 +159,11 @@ def _examine(layout: Layout, params: Params, store: Store, asked: Decision, past
 
 
 def _require_comparable(loaded: LoadedVersion, params: Params, store: Store) -> None:
-    """Figures of another task, or over other classes or words, mean something else."""
+    """Raises Unreadable for a version of another task or vocabulary than the store: their metrics mean other things."""
     if type(loaded.task) is not type(params.built_task):
         raise Unreadable(
-            f"version {loaded.version} was made for another task than {params.task.name!r} (task in params.yaml); give "
-            "each task a separate `registry.model_name`."
+            f"version {loaded.version} was trained for another task than {params.task.name!r} (task in params.yaml); "
+            "give each task a separate `registry.model_name`."
         )
     targets = store.targets_of(store.indices("train"))
     known, present = set(loaded.vocabulary), set(params.built_task.vocabulary(targets))
@@ -157,11 +171,11 @@ def _require_comparable(loaded: LoadedVersion, params: Params, store: Store) -> 
         return
     parts = [
         f"{what} {', '.join(map(repr, sorted(names)[:NAMED]))}{', ...' * (len(names) > NAMED)}"
-        for what, names in (("does not know", present - known), ("also knows", known - present))
+        for what, names in (("lacks", present - known), ("additionally has", known - present))
         if names
     ]
     raise Unreadable(
-        f"version {loaded.version} has another vocabulary than the store: it {' and '.join(parts)}. Figures over "
+        f"version {loaded.version} has another vocabulary than the store: it {' and '.join(parts)}. Metrics over "
         "different vocabularies cannot be compared; `recursight rollback VERSION` sets a champion by hand."
     )
 

@@ -1,4 +1,4 @@
-"""What a registered version was tested on, kept with it: the workspace may have moved on."""
+"""The reference data of a registered version, stored with it because the workspace may have changed since."""
 
 import tempfile
 from pathlib import Path

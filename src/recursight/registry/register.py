@@ -1,11 +1,11 @@
-"""Makes the winner of the comparison a version in the registry."""
+"""Registers the winner of the comparison as a version."""
 
 import json
 import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from recursight.registry.export import export_bundle
 from recursight.registry.gate import Scored, judge
 from recursight.registry.log import log_model
 from recursight.registry.promote import alias_lock, rule_of
-from recursight.registry.versions import CHALLENGER, CHAMPION, REQUEST, only_one, version_of, version_with
+from recursight.registry.versions import CHALLENGER, CHAMPION, FILES, REQUEST, only_one, version_of, version_with
 from recursight.tracking import connect, sync
 from recursight.tracking.connection import experiment_id, fluent
 from recursight.tracking.results import Result, prepared_with, result_in, source_digest
@@ -29,6 +29,7 @@ from recursight.tracking.runs import BUNDLE, find_finished
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 PREPARED = "recursight.prepare"
@@ -37,7 +38,7 @@ VOCABULARY = "recursight.vocabulary"
 
 @dataclass(frozen=True)
 class Registered:
-    """What became of the winner.
+    """The registered winner.
 
     Attributes:
         name: of the registered model.
@@ -46,7 +47,7 @@ class Registered:
         seed: of its training.
         created: whether the version is new.
         alias: `champion` or `challenger`.
-        reason: why this alias, in a sentence.
+        reason: for this alias, in a sentence.
         champion: the version in production; None if there is none.
         run_id: of the training's MLflow run.
     """
@@ -64,10 +65,10 @@ class Registered:
 
 @retry_if_champion_moved
 def register(layout: Layout) -> Registered:
-    """Registers the winner, once: a bundle that has a version gets no second one.
+    """Registers the winner, unless its bundle already has a version.
 
     Raises:
-        InputError: if nothing has been compared, or its files do not belong together.
+        InputError: if nothing has been compared, or the winner's evaluation does not match its weights.
         Unreachable: if MLflow does not answer.
     """
     params = load(layout.params)
@@ -79,6 +80,9 @@ def register(layout: Layout) -> Registered:
         created = version is None
         if version is None:
             version = _create_version(client, layout, params, result)
+        elif FILES not in version.tags:  # an earlier release registered it
+            _, files, *_ = _log(client, layout, params, result, _run_of(client, layout, params, result))
+            client.set_model_version_tag(name, version.version, FILES, files)
         alias, reason = _set_role(client, layout, params, version, result)
         champion = version_with(client, name, CHAMPION)
     return Registered(
@@ -95,10 +99,10 @@ def register(layout: Layout) -> Registered:
 
 
 def winner(layout: Layout) -> Result:
-    """Reads which training won, and its files.
+    """The training that won the comparison, with its files.
 
     Raises:
-        InputError: if there is no comparison, or no evaluation of these very weights.
+        InputError: if there is no comparison, or no evaluation of these weights.
     """
     path = layout.comparison / "comparison.json"
     if not path.is_file():
@@ -110,36 +114,18 @@ def winner(layout: Layout) -> Result:
         raise InputError(f"{layout.bundle(name, seed)} holds no trained candidate; restore it with `dvc checkout`.")
     if result.evaluation is None:
         raise InputError(f"The evaluation of {name}, seed {seed}, is not of its present weights; run `dvc repro`.")
+    if "latency_on" not in result.metrics:
+        raise InputError(f"An earlier release of recursight evaluated {name}, seed {seed}; run `dvc repro`.")
     return result
 
 
 def _create_version(client: "MlflowClient", layout: Layout, params: Params, result: Result) -> "ModelVersion":
-    sync(layout)
-    experiment = experiment_id(client, layout, params.registry.experiment)
-    run = find_finished(client, experiment, bundle=result.digest)
-    if run is None:
-        raise InputError(f"The MLflow run of {result.card['candidate']} was deleted while it was being registered.")
     name, card = params.registry.model_name, result.card
-    answers, rows = tested(result)
-    (answer,) = params.built_task.present(answers[:1], card["vocabulary"])
-    assert result.evaluation is not None  # a winner has one
-    reference = reference_of(layout.store, result.evaluation, params.built_task, card["vocabulary"])
-    with tempfile.TemporaryDirectory() as folder:
-        network = Path(folder) / "network.pt2"
-        latency = export_bundle(result.bundle, network, threads=params.serve.threads)
-        text = model_card(layout, params, result, rows, answer, latency)
-        model_id = log_model(
-            client,
-            run,
-            result,
-            network,
-            text=text,
-            resize=params.prepare.resize,
-            reference=reference,
-            latency_ms=latency["latency_ms"],
-        )
+    run = _run_of(client, layout, params, result)
+    model_id, files, text, latency = _log(client, layout, params, result, run)
     tags = {
         BUNDLE: result.digest,
+        FILES: files,
         REQUEST: uuid.uuid4().hex,
         "candidate": card["candidate"],
         "seed": str(card["seed"]),
@@ -167,8 +153,43 @@ def _create_version(client: "MlflowClient", layout: Layout, params: Params, resu
     return version
 
 
+def _run_of(client: "MlflowClient", layout: Layout, params: Params, result: Result) -> "Run":
+    sync(layout)
+    experiment = experiment_id(client, layout, params.registry.experiment)
+    run = find_finished(client, experiment, bundle=result.digest)
+    if run is None:
+        raise InputError(f"The MLflow run of {result.card['candidate']} was deleted while it was being registered.")
+    return run
+
+
+def _log(
+    client: "MlflowClient", layout: Layout, params: Params, result: Result, run: "Run"
+) -> tuple[str, str, str, dict[str, Any]]:
+    """Logs the winner's model. Returns its id, the digest of its files, the model card, and the measured latency."""
+    vocabulary = result.card["vocabulary"]
+    answers, rows = tested(result)
+    (answer,) = params.built_task.present(answers[:1], vocabulary)
+    assert result.evaluation is not None  # a winner has one
+    reference = reference_of(layout.store, result.evaluation, params.built_task, vocabulary)
+    with tempfile.TemporaryDirectory() as folder:
+        network = Path(folder) / "network.pt2"
+        latency = export_bundle(result.bundle, network, threads=params.serve.threads)
+        text = model_card(layout, params, result, rows, answer, latency)
+        model_id, files = log_model(
+            client,
+            run,
+            result,
+            network,
+            text=text,
+            resize=params.prepare.resize,
+            reference=reference,
+            latency_ms=latency["latency_ms"],
+        )
+    return model_id, files, text, latency
+
+
 def tested(result: Result) -> tuple[np.ndarray, pd.DataFrame]:
-    """Answers of an evaluated result for the test split, and their scores, of `Task.score`."""
+    """An evaluated result's answers for the test split, and their scores, from `Task.score`."""
     assert result.evaluation is not None
     rows = pd.read_parquet(result.evaluation / "predictions.parquet")
     rows = rows[rows["split"] == "test"].reset_index(drop=True)
@@ -176,7 +197,7 @@ def tested(result: Result) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def _prepare_settings(layout: Layout, data_digest: str) -> str | None:
-    """What restores the store from the data; all other parameters are on the card."""
+    """The parameters that rebuild the store from the data, as JSON; all others are on the model card."""
     settings = prepared_with(layout, data_digest)
     return None if settings is None else json.dumps(settings)
 
@@ -194,15 +215,16 @@ def _ensure_model(client: "MlflowClient", name: str) -> None:
 def _set_role(
     client: "MlflowClient", layout: Layout, params: Params, version: "ModelVersion", result: Result
 ) -> tuple[str, str]:
-    """Gives the winner its alias: champion if there is none and it reaches the minimums, else challenger.
+    """Sets the winner's alias: champion if there is none and it reaches the minimums, else challenger.
 
-    Either is a decision, and recorded in the history.
+    Whether it becomes the first champion is a decision, recorded in the history.
     """
     name = params.registry.model_name
-    settle(client, layout, name)
+    interrupted = settle(client, name)
     champion = version_with(client, name, CHAMPION)
     if champion is not None:
-        return _beside(client, name, version, champion)
+        alias, reason = _beside(client, name, version, champion)
+        return alias, reason + " An interrupted command had decided that; it is complete now." * bool(interrupted)
     first = _first(layout, params, version, result)
     past = history(client, name, most=1)
     if not past or first.promoted or past[0].question != first.question:
@@ -214,13 +236,13 @@ def _set_role(
 
 
 def _beside(client: "MlflowClient", name: str, version: "ModelVersion", champion: "ModelVersion") -> tuple[str, str]:
-    """The alias of a winner where there is a champion; whether it takes its place is for the gate to say."""
+    """The winner's alias if there is a champion; the gate decides later whether it replaces the champion."""
     if int(champion.version) != int(version.version):
         _set_alias(client, name, CHALLENGER, version)
         known = {one.tags[VOCABULARY] for one in (champion, version) if VOCABULARY in one.tags}
         other = " for another task or vocabulary: give this one a separate `registry.model_name`" * (len(known) > 1)
         return CHALLENGER, f"version {champion.version} is the champion{other}."
-    if version_with(client, name, CHALLENGER):  # nobody challenges: the winner is champion
+    if version_with(client, name, CHALLENGER):  # an earlier winner
         client.delete_registered_model_alias(name, CHALLENGER)
     return CHAMPION, "it is the champion already."
 
@@ -232,7 +254,7 @@ def _set_alias(client: "MlflowClient", name: str, alias: str, version: "ModelVer
 
 
 def _first(layout: Layout, params: Params, version: "ModelVersion", result: Result) -> Decision:
-    """Decides by the evaluation on the test split whether a version becomes the first champion."""
+    """Decides from the evaluation on the test split whether a version becomes the first champion."""
     card, data = result.card, result.card["data_digest"]
     cost = card["parameters"] if params.gate.cost == "parameters" else result.metrics["latency_ms"]
     _, rows = tested(result)

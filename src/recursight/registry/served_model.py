@@ -1,8 +1,8 @@
-"""The code of a registered model.
+"""The code in a registered model, for MLflow's own server.
 
-MLflow copies this file into the model and runs it from there, so it imports nothing of recursight: serving a model
-takes MLflow and torch only. Three more files come with it: `program.py`, the task's file that makes answers readable,
-and the recurrent operators in plain torch. Where recursight is installed, its native kernels run instead of these.
+MLflow copies this file into the model and runs it from there, with MLflow and torch alone, so it imports nothing of
+recursight. With it come `program.py`, the task's file that formats answers, and the recurrent operators in plain
+torch; if recursight is installed, its native kernels run instead. recursight itself never runs these copies.
 """
 
 import importlib.util
@@ -18,9 +18,9 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class ServedModel(PythonModel):
-    """Raw uint8 images (N, H, W, C) to a table of readable answers, one row each."""
+    """Turns raw uint8 images (N, H, W, C) into a table of readable answers, one row per image."""
 
-    # MLflow would take annotations of `predict` for a schema of its own, which has no arrays, and asks for them.
+    # MLflow derives a schema from annotations of `predict`, but its schemas have no arrays; without, it warns.
     _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
@@ -35,7 +35,7 @@ class ServedModel(PythonModel):
 
 
 def _module(path: Path) -> ModuleType:
-    """Loads a file without its name going into sys.modules: each version in a process keeps its own code."""
+    """Loads a file without adding it to sys.modules, so that several versions in one process keep their own code."""
     specification = importlib.util.spec_from_file_location(path.stem, path)
     assert specification is not None
     assert specification.loader is not None

@@ -1,8 +1,11 @@
-"""Versions in the registry: found by what they are, and named by alias."""
+"""Versions in the registry: found by bundle, number or alias."""
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recursight.errors import InputError
+from recursight.files import digest
 from recursight.tracking.runs import BUNDLE
 
 if TYPE_CHECKING:
@@ -11,20 +14,29 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-REQUEST = "recursight.request"  # that made a version, however often it was sent
+REQUEST = "recursight.request"  # id of the request that created a version; the same if it was sent twice
+FILES = "recursight.files_digest"
+ADDED_BY_MLFLOW = "registered_model_meta"  # on download
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 over names and contents of a model's files."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    found.pop(ADDED_BY_MLFLOW, None)
+    return digest({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()})
 
 
 def version_of(client: "MlflowClient", name: str, bundle_digest: str) -> "ModelVersion | None":
-    """The version that was made of a bundle; the oldest, should two machines have registered it at once."""
+    """The version of a bundle; the oldest if two machines have registered it at the same time."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE}` = '{bundle_digest}'")
     return min(found, key=lambda version: int(version.version), default=None)
 
 
 def only_one(client: "MlflowClient", name: str, made: "ModelVersion") -> "ModelVersion":
-    """Takes a version back that turns out to be a bundle's second one, and returns the first.
+    """Deletes a version if the same bundle already has one, and returns the first.
 
-    Another clone may have registered the same bundle at that moment, and a request whose answer was lost is sent
-    again. Numbers rise, so the writer of the higher one sees the lower.
+    Another clone may have registered the bundle at the same time, and a request whose response was lost is sent again.
+    Version numbers increase, so the writer of the higher number sees the lower one.
     """
     found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE}` = '{made.tags[BUNDLE]}'")
     first, *twins = sorted(found, key=lambda version: int(version.version))
@@ -35,7 +47,7 @@ def only_one(client: "MlflowClient", name: str, made: "ModelVersion") -> "ModelV
 
 
 def version_with(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
-    """The version that bears an alias."""
+    """The version that has an alias."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -44,6 +56,12 @@ def version_with(client: "MlflowClient", name: str, alias: str) -> "ModelVersion
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def version_number(client: "MlflowClient", name: str, alias: str) -> int | None:
+    """The number of the version that has an alias."""
+    version = version_with(client, name, alias)
+    return int(version.version) if version else None
 
 
 def find_version(client: "MlflowClient", name: str, version: int) -> "ModelVersion":
@@ -57,4 +75,4 @@ def find_version(client: "MlflowClient", name: str, version: int) -> "ModelVersi
             raise
         known = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
         listed = ", ".join(map(str, known)) or "none; make one with `recursight register`"
-        raise InputError(f"{name!r} has no version {version}; there are: {listed}.") from None
+        raise InputError(f"{name!r} has no version {version}; it has: {listed}.") from None
