@@ -4,12 +4,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -83,13 +83,16 @@ class Service:
 class Form(BaseModel):
     """Image files; the name of their field does not matter."""
 
-    file: list[bytes]
+    file: Annotated[list[bytes], Field(min_length=1)]
+
+
+Value = Annotated[int, Field(strict=True, ge=0, le=255)]
 
 
 class Arrays(BaseModel):
     """Images, each height × width for grey or height × width × 3, with integers from 0 to 255."""
 
-    images: list[list[list[int | list[int]]]]
+    images: Annotated[list[list[list[Value | list[Value]]]], Field(min_length=1)]
 
 
 BODIES: dict[str, type[BaseModel]] = {"multipart/form-data": Form, "application/json": Arrays}  # others are plain bytes
