@@ -334,7 +334,7 @@ def model_alone(layout: Layout, count: int) -> dict[str, float]:
 def rates(root: str, count: int) -> None:
     import torch
 
-    from recursight.serving import load_champion
+    from recursight.serving.champion import load_champion
     from recursight.serving.folder import batch_size
 
     layout = Layout(Path(root))

@@ -100,6 +100,23 @@ def test_foreign_hosts_and_pages_are_refused_even_with_a_login(
         assert ask(server[0], path, **{name: foreign}, Authorization=TOKEN)[0] == 403
 
 
+@pytest.mark.parametrize(
+    "foreign", ["localhost:1@evil.example", "[::1].evil.example", "[::1]evil", "localhost:x", "::1"]
+)
+def test_hosts_are_parsed_and_not_only_compared_at_their_beginning(foreign: str) -> None:
+    """A server that is called by these names on any port."""
+    checked = HostCheck(application(), ["localhost", "::1"])
+    for headers in ([(b"host", foreign)], [(b"host", "localhost"), (b"origin", f"http://{foreign}")]):
+        scope = {"type": "http", "path": "/", "method": "GET", "headers": [(n, v.encode()) for n, v in headers]}
+        assert checked._refusal(scope)
+    for own in ("localhost", "LOCALHOST:80", "[::1]", "[::1]:8000"):
+        for headers in ([(b"host", own)], [(b"host", "localhost"), (b"origin", f"https://{own}")]):
+            scope = {"type": "http", "path": "/", "method": "GET", "headers": [(n, v.encode()) for n, v in headers]}
+            assert checked._refusal(scope) is None
+    twice = [(b"host", b"evil.example"), (b"host", b"localhost")]
+    assert checked._refusal({"type": "http", "path": "/", "method": "GET", "headers": twice})
+
+
 def test_websockets(server: tuple[int, bool]) -> None:
     port, app_asks = server
     url = f"ws://127.0.0.1:{port}/events"

@@ -8,6 +8,7 @@ import base64
 import hmac
 import ipaddress
 import os
+import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
@@ -20,6 +21,8 @@ LOGIN = "RECURSIGHT_LOGIN"  # user:password
 HOSTS = "RECURSIGHT_HOSTS"  # name:port, ..., as browsers and clients name this server
 ANY = "*"
 LOGIN_WANTED = 401
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^][:/?#@\\\s]*))(?::([0-9]{1,5}))?")  # RFC 3986: host, and port if any
+_ORIGIN = re.compile(r"https?://([^/?#]+)")  # RFC 6454; the host follows the rules above
 
 
 def plain(status: int, sentence: str) -> tuple[bytes, bytes]:
@@ -88,11 +91,13 @@ class HostCheck:
         """Status and sentence; None for a request that may pass."""
         headers, path = dict(scope["headers"]), scope["path"]
         if path not in self.any_host:
-            if not self._is_own(headers.get(b"host", b"")):
+            hosts, origins = (
+                [value.decode("latin-1").lower() for name, value in scope["headers"] if name == wanted]
+                for wanted in (b"host", b"origin")
+            )
+            if len(hosts) > 1 or not self._is_own("".join(hosts)):
                 return 403, "This server does not go by that host's name."
-            origin = headers.get(b"origin")
-            scheme, _, host = (origin or b"").partition(b"://")
-            if origin is not None and not (scheme in (b"http", b"https") and self._is_own(host)):
+            if not all((found := _ORIGIN.fullmatch(origin)) and self._is_own(found[1]) for origin in origins):
                 return 403, "Pages of other hosts may not use this server."
         if self.token is None or (scope["type"] == "websocket" and self.app_asks_sockets):
             return None
@@ -102,9 +107,9 @@ class HostCheck:
             return LOGIN_WANTED, self.login_sentence
         return None
 
-    def _is_own(self, host: bytes) -> bool:
-        text = host.decode("latin-1").lower()
-        return ANY in self.hosts or text in self.hosts or name_of(text) in self.hosts
+    def _is_own(self, host: str) -> bool:
+        name = name_of(host)
+        return name is not None and bool({ANY, host, name} & self.hosts)
 
     async def _refuse(self, send: Send, status: int, sentence: str) -> None:
         kind, body = self.body(status, sentence)
@@ -115,9 +120,10 @@ class HostCheck:
         await send({"type": "http.response.body", "body": body})
 
 
-def name_of(host: str) -> str:
-    """The name without its port: localhost of localhost:8000, ::1 of [::1]:8000."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+def name_of(host: str) -> str | None:
+    """The name without its port: localhost of localhost:8000, ::1 of [::1]:8000; None if it is no host."""
+    found = _HOST.fullmatch(host)
+    return found and (found[1] or found[2])
 
 
 def names_of(host: str, allowed: Collection[str]) -> set[str]:

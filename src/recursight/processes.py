@@ -14,6 +14,7 @@ import psutil
 
 START_TOLERANCE_SECONDS = 2.0  # the system derives starts from its clock, which may be set
 LARGEST_LOG_BYTES = 20_000_000
+CPU_EXCEEDED = -signal.SIGPROF
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,16 @@ def leave_stopping_to_parent() -> None:
 def end_self_within(seconds: int) -> None:
     """Ends this process after so many seconds, whatever it does then."""
     signal.alarm(seconds)
+
+
+def end_after(seconds: int) -> None:
+    """Has the operating system end this process after some time, whatever it is doing; 0 revokes it."""
+    signal.alarm(seconds)
+
+
+def end_after_cpu(seconds: float) -> None:
+    """As `end_after`, after processor time, with the status `CPU_EXCEEDED`."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import pytest
 
 from recursight.data.store import open_store
 from recursight.registry import register
-from recursight.serving import load_champion
+from recursight.serving.champion import load_champion
 from tests.tracking.conftest import server
 
 __all__ = ["server"]

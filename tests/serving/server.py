@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPResponse
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from PIL import Image
@@ -50,7 +50,7 @@ class Server:
             content = json.loads(answer.read())
         finally:
             connection.close()
-        assert answer.headers["X-Model"] == content["model"]
+        assert unquote(answer.headers["X-Model"]) == content["model"]
         assert answer.headers["X-Model-Version"] == str(content["version"])
         return answer.status, content, answer
 

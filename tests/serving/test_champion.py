@@ -12,7 +12,8 @@ from PIL import Image
 from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.registry import register
-from recursight.serving import load_champion, predict_files, read_log
+from recursight.serving.champion import load_champion, predict_files
+from recursight.serving.prediction_log import read_log
 from recursight.tracking.connection import fluent
 
 
@@ -115,7 +116,7 @@ import ctypes, sys
 from pathlib import Path
 import torch
 from recursight.layout import Layout
-from recursight.serving import load_champion
+from recursight.serving.champion import load_champion
 class Information(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in (*"abc", "mapped_blocks", *"efghij")]
 information = ctypes.CDLL("libc.so.6").mallinfo2

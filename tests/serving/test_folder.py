@@ -17,9 +17,11 @@ from recursight.data.store import open_store
 from recursight.errors import InputError
 from recursight.registry import register
 from recursight.serving import folder as module
-from recursight.serving import load_champion, parts, predict_files, read_log
+from recursight.serving import parts
+from recursight.serving.champion import load_champion, predict_files
 from recursight.serving.folder import score_folder
 from recursight.serving.listing import count_images
+from recursight.serving.prediction_log import read_log
 from tests.projects import change_params
 
 
@@ -139,7 +141,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from recursight.layout import Layout
-from recursight.serving import folder, load_champion, parts
+from recursight.serving import folder, parts
+from recursight.serving.champion import load_champion
 folder.BATCH, parts.PART_ROWS = 16, 64
 root, pictures, out = map(Path, sys.argv[1:])
 def report(done):

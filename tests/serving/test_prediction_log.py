@@ -12,8 +12,7 @@ from PIL import Image
 
 from recursight.data.statistics import image_statistics
 from recursight.registry.loading import LoadedVersion
-from recursight.serving import PredictionLog, read_log
-from recursight.serving.prediction_log import COLUMNS
+from recursight.serving.prediction_log import COLUMNS, PredictionLog, read_log
 from recursight.tasks import make_task
 
 CLASSES = ("cat", "dog", "bird")
@@ -128,7 +127,7 @@ def test_a_log_that_cannot_be_written_holds_nobody_up(tmp_path, caplog):
 WRITER = """
 import sys
 from pathlib import Path
-from recursight.serving import PredictionLog
+from recursight.serving.prediction_log import PredictionLog
 from tests.serving.test_prediction_log import MODEL, some
 log = PredictionLog(Path(sys.argv[1]), rows=100_000, flush_seconds=0.01)
 for number in range(1_000_000):

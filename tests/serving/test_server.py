@@ -14,7 +14,7 @@ from fastapi.openapi.models import OpenAPI
 from PIL import Image
 
 from recursight.layout import Layout
-from recursight.serving import load_champion
+from recursight.serving.champion import load_champion
 from recursight.serving.uploads import READERS
 from tests.serving.server import form, png
 
@@ -74,7 +74,7 @@ def test_photographs_are_decoded_as_prepare_does(server, images, two_versions):
         with io.BytesIO() as file:
             picture.save(file, form_of_it, **options)
             sent = file.getvalue()
-        from recursight.serving import decode_for
+        from recursight.serving.champion import decode_for
 
         (wanted,) = model.answers(decode_for(model, sent)[None])
         status, content, _ = server.ask(body=sent, kind=f"image/{form_of_it.lower()}")
@@ -85,6 +85,12 @@ def test_photographs_are_decoded_as_prepare_does(server, images, two_versions):
 def test_it_says_how_it_is(server):
     assert server.ask("/health")[:2] == (200, {"status": "alive", "model": "recursight", "version": 1})
     assert server.ask("/ready")[:2] == (200, {"status": "ready", "model": "recursight", "version": 1})
+    connection = HTTPConnection(server.host, timeout=60)
+    for path in ("/health", "/ready"):
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["X-Model-Version"], answer.read()) == (200, "1", b"")
+    connection.close()
     server.ask("/nowhere")
     text = server.metrics()
     assert 'recursight_requests_total{path="/health",status="200"}' in text
@@ -129,6 +135,19 @@ GREY = np.zeros((8, 8), np.uint8)
 PNG = png(GREY)
 JSON = "application/json"
 NPY = "application/x-npy"
+BASE64 = 'Content-Disposition: form-data; name="f"; filename="a.png"\r\nContent-Transfer-Encoding: base64'
+
+
+def part(headers: str) -> bytes:
+    """A form of one part."""
+    return f"--edge\r\n{headers}\r\n\r\nabc=d!e\r\n--edge--\r\n".encode()
+
+
+def npy_header(shape: str) -> bytes:
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+
+
 REFUSED = {
     "no content type": (415, b"x", "", "no Content-Type"),
     "another content type": (415, b"x", "text/plain", "'text/plain' is not understood"),
@@ -166,6 +185,20 @@ REFUSED = {
     "one number": (422, b'{"images": [3]}', JSON, "a number"),
     "four channels": (422, json.dumps({"images": np.zeros((1, 8, 8, 4), int).tolist()}), JSON, "8 × 8 × 4"),
     "nothing in it": (422, b'{"images": [[[]]]}', JSON, "integers|height"),
+    "long words": (422, json.dumps({"images": [["a" * 20_000] + [""] * 9_999]}), JSON, "integers"),
+    "too many axes": (422, b'{"images": [[[[[0]]]]]}', JSON, "more than three axes"),
+    "an object": (422, b'{"images": [[[{}]]]}', JSON, "integers"),
+    "a form cut short": (400, form(("a.png", PNG))[0][:-10], form()[1], "ends before its closing boundary"),
+    "a form of half a file": (400, form(("a.png", PNG), ("b.png", PNG))[0][:-30], form()[1], "closing boundary"),
+    "a part without a header": (400, b"--edge\r\n\r\nx\r\n--edge--\r\n", form()[1], "form cannot be read"),
+    "a part without a name": (400, part("Content-Disposition: form-data"), form()[1], "form cannot be read"),
+    "bad base64": (400, part(BASE64), form()[1], "form cannot be read"),
+    "a long boundary": (400, form()[0], f"multipart/form-data; boundary={'x' * 300}", "form cannot be read"),
+    "negative axes": (422, npy_header("(-1, -8, 8)"), NPY, "axes"),
+    "true axes": (422, npy_header("(True, 8, 8)") + bytes(64), NPY, "axes"),
+    "countless columns": (422, npy_header("(1, 0, 1" + "0" * 30 + ")"), NPY, "axes"),
+    "more than a disk": (400, npy_header("(1, 8, 1" + "0" * 30 + ")"), NPY, "promises"),
+    "a name for a shape": (400, npy_header("shape"), NPY, "no .npy file"),
     "no npy": (400, b"x", NPY, "no .npy file"),
     "half an npy": (400, npy(np.zeros((2, 8, 8), np.uint8))[:-5], NPY, "promises 128 bytes, and 123"),
     "floats": (422, npy(np.zeros((2, 8, 8))), NPY, "must be uint8; it is float64"),
@@ -195,6 +228,7 @@ def test_wrong_input_gets_one_sentence(server, case, two_versions):
     assert "\n" not in answer["error"]
     assert "Traceback" not in answer["error"]
     assert not (two_versions.root / "unpickled").exists()
+    assert server.log.read_text() == ""
 
 
 def test_wrong_paths_methods_and_hosts_get_one_sentence(server):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from recursight.layout import Layout
-from recursight.serving import read_log
+from recursight.serving.prediction_log import read_log
 from recursight.tracking import connect
 from tests.serving.server import COMMAND, Server, png, serving
 

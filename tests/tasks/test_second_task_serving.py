@@ -18,8 +18,9 @@ from recursight.data.store import open_store
 from recursight.layout import Layout
 from recursight.operations.monitor import check_drift
 from recursight.registry import history, promote, register
-from recursight.serving import PredictionLog, load_champion, read_log
+from recursight.serving.champion import load_champion
 from recursight.serving.folder import score_folder
+from recursight.serving.prediction_log import PredictionLog, read_log
 from recursight.stages import evaluate, prepare, train
 from recursight.tasks import TASKS
 from recursight.tracking import connect

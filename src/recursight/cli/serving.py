@@ -52,7 +52,8 @@ def predict(
 
 def _predict_files(layout: "Layout", files: list[Path], as_json: bool) -> None:
     from recursight.params import load
-    from recursight.serving import PredictionLog, load_champion, predict_files
+    from recursight.serving.champion import load_champion, predict_files
+    from recursight.serving.prediction_log import PredictionLog
 
     settings = load(layout.params).serve
     champion = load_champion(layout)
@@ -71,9 +72,10 @@ def _predict_files(layout: "Layout", files: list[Path], as_json: bool) -> None:
 def _score_folder(layout: "Layout", folder: Path, out: Path, skip_bad: bool, as_json: bool) -> None:
     from recursight.params import load
     from recursight.progress import progress
-    from recursight.serving import PredictionLog, load_champion
+    from recursight.serving.champion import load_champion
     from recursight.serving.folder import score_folder
     from recursight.serving.listing import count_images
+    from recursight.serving.prediction_log import PredictionLog
 
     settings = load(layout.params).serve
     model = load_champion(layout)

@@ -1,29 +1,32 @@
-"""The HTTP interface. The event loop only passes things on: decoding and the model run in threads."""
+"""The HTTP interface. The event loop only passes things on: processes decode the bodies, a thread runs the model."""
 
 import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from recursight.errors import InputError
 from recursight.params import Serve
 from recursight.registry.loading import LoadedVersion
 from recursight.serving.batching import Batcher
+from recursight.serving.decoding import Decoders
+from recursight.serving.measurement import version_headers
 from recursight.serving.metrics import Metrics
-from recursight.serving.uploads import READERS, RequestError, images_in
+from recursight.serving.uploads import READERS, RequestError
 from recursight.serving.watch import ChampionWatch
 
 BODY_SECONDS = 30
 LARGE_ANSWER = 2000  # values, from which on a thread writes the JSON, not the event loop
 READ_TO_REFUSE = 4  # times the limit: a client that is sending reads the answer only if its body is read meanwhile
+FAILED = "The model failed on these images; the server's log says why."
 _log = logging.getLogger("recursight.serving")
 
 
@@ -33,13 +36,13 @@ class Service:
     Args:
         watch: holds the model in production.
         batcher: runs the model.
-        decoders: threads that decode.
+        decoders: decode the bodies.
         limits: of one request, and of all.
         metrics: of this server.
     """
 
     def __init__(
-        self, watch: ChampionWatch, batcher: Batcher, decoders: ThreadPoolExecutor, limits: Serve, metrics: Metrics
+        self, watch: ChampionWatch, batcher: Batcher, decoders: Decoders, limits: Serve, metrics: Metrics
     ) -> None:
         self.watch, self.limits, self.metrics = watch, limits, metrics
         self._batcher, self._decoders = batcher, decoders
@@ -47,7 +50,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        return self._batcher.alive and self._at_work < self.limits.max_waiting
+        return self._batcher.alive and not self._decoders.stuck and self._at_work < self.limits.max_waiting
 
     async def predict(self, request: Request) -> Response:
         """Answers for all images of a request, by one version from its beginning to its end."""
@@ -55,18 +58,44 @@ class Service:
             raise RequestError(503, "Too many requests at once (serve.max_waiting): try again in a second.")
         self._at_work += 1
         try:
-            model = self.watch.model
-            body = await read_body(request, self.limits.max_bytes)
-            loop, kind = asyncio.get_running_loop(), request.headers.get("content-type", "")
-            images, names = await loop.run_in_executor(self._decoders, images_in, kind, body, model, self.limits)
-            answers = await asyncio.wrap_future(self._batcher.submit(model, images))
-            if answers.size < LARGE_ANSWER:
-                content = in_json(model, names, answers)
-            else:
-                content = await loop.run_in_executor(self._decoders, in_json, model, names, answers)
-            return Response(content, media_type="application/json", headers=_head(model))
+            return await self._answer(request, self.watch.model)
+        except asyncio.CancelledError:
+            raise RequestError(503, "The server is stopping.") from None
         finally:
             self._at_work -= 1
+
+    async def _answer(self, request: Request, model: LoadedVersion) -> Response:
+        body = await read_body(request, self.limits.max_bytes)
+        kind = request.headers.get("content-type", "")
+        images, names = await self._decoders.images_in(kind, body, model.input_shape, model.resize)
+        try:
+            answers = await asyncio.wrap_future(self._batcher.submit(model, images))
+        except InputError as fault:
+            _log.error("%s %s failed: %s", request.method, request.url.path, fault)
+            raise RequestError(500, FAILED) from None
+        if answers.size < LARGE_ANSWER:
+            content = in_json(model, names, answers)
+        else:
+            content = await asyncio.to_thread(in_json, model, names, answers)
+        return Response(content, media_type="application/json", headers=version_headers(model.name, model.version))
+
+
+class Form(BaseModel):
+    """Image files; the name of their field does not matter."""
+
+    file: Annotated[list[bytes], Field(min_length=1)]
+
+
+Value = Annotated[int, Field(strict=True, ge=0, le=255)]
+
+
+class Arrays(BaseModel):
+    """Images, each height × width for grey or height × width × 3, with integers from 0 to 255."""
+
+    images: Annotated[list[list[list[Value | list[Value]]]], Field(min_length=1)]
+
+
+BODIES: dict[str, type[BaseModel]] = {"multipart/form-data": Form, "application/json": Arrays}  # others are plain bytes
 
 
 class Named(BaseModel):
@@ -91,15 +120,16 @@ class Refusal(Named):
 def create_app(service: Service) -> FastAPI:
     """POST /predict, GET /health, /ready, /metrics and /openapi.json."""
     # FastAPI's documentation pages would load scripts from other hosts.
-    app = FastAPI(title="recursight", docs_url=None, redoc_url=None)
+    app = FastAPI(title="recursight", docs_url=None, redoc_url=None, responses=described(400, 403, 503))
     # Bodies are read by hand, because the limits must hold before anything is parsed; here they are only described.
-    body = {"required": True, "content": {kind: reader.media_type for kind, reader in READERS.items()}}
+    body = {kind: {"schema": BODIES[kind].model_json_schema()} if kind in BODIES else {} for kind in READERS}
 
     @app.post(
         "/predict",
         summary="Answers for images",
-        responses={200: {"model": Answers}, "4XX": {"model": Refusal}, "5XX": {"model": Refusal}},
-        openapi_extra={"requestBody": body},
+        response_model=Answers,
+        responses=described(408, 413, 415, 422, 500),
+        openapi_extra={"requestBody": {"required": True, "content": body}},
     )
     async def predict(request: Request) -> Response:
         return await service.predict(request)
@@ -108,7 +138,7 @@ def create_app(service: Service) -> FastAPI:
     async def health() -> State:
         return State(status="alive", **_names(service.watch.model))
 
-    @app.get("/ready", summary="Whether a request would be answered now", responses={503: {"model": State}})
+    @app.get("/ready", summary="Whether a request would be answered now", responses={503: {"model": State | Refusal}})
     async def ready(response: Response) -> State:
         response.status_code = 200 if service.ready else 503
         return State(status="ready" if service.ready else "busy", **_names(service.watch.model))
@@ -139,9 +169,14 @@ def create_app(service: Service) -> FastAPI:
     @app.exception_handler(Exception)
     async def failed(request: Request, fault: Exception) -> Response:
         _log.error("%s %s failed: %s: %s", request.method, request.url.path, type(fault).__name__, fault)
-        return refuse(500, "The model failed on these images; the server's log says why.")
+        return refuse(500, FAILED)
 
     return app
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: the statuses of refusals."""
+    return {status: {"model": Refusal} for status in statuses}
 
 
 async def read_body(request: Request, most: int) -> bytes:
@@ -188,7 +223,3 @@ def in_json(model: LoadedVersion, names: list[str], answers: np.ndarray) -> byte
 
 def _names(model: LoadedVersion) -> dict[str, Any]:
     return {"model": model.name, "version": model.version}
-
-
-def _head(model: LoadedVersion) -> dict[str, str]:
-    return {"X-Model": model.name, "X-Model-Version": str(model.version)}

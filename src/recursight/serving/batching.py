@@ -51,11 +51,11 @@ class Batcher:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Answers the requests that wait, then ends."""
+        """Answers the requests that wait, then ends; a batch that takes longer than a second is abandoned."""
         with self._change:
             self._closed = True
             self._change.notify()
-        self._thread.join()
+        self._thread.join(timeout=1)
 
     def _work(self) -> None:
         torch.set_num_threads(self._threads)  # torch counts them for each of our threads anew

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from recursight.data.images import BadImage, decode
+from recursight.data.images import BadImage
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.params import load
 from recursight.registry import CHAMPION, version_with
 from recursight.registry.loading import LoadedVersion, Unreadable, load_version
+from recursight.serving.uploads import decode_to
 from recursight.tracking import connect
 
 BATCH = 256
@@ -43,9 +43,7 @@ def decode_for(model: LoadedVersion, image: bytes | Path | np.ndarray) -> np.nda
     Raises:
         BadImage: if it cannot be decoded.
     """
-    height, width, depth = model.input_shape
-    channels: Literal["grey", "rgb"] = "grey" if depth == 1 else "rgb"
-    return decode(image, (height, width), model.resize, channels)
+    return decode_to(image, model.input_shape, model.resize)
 
 
 def predict_files(

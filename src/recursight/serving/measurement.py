@@ -1,7 +1,9 @@
 """Middleware that counts and times all answers, and names in each the version that gave it."""
 
+import string
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 from recursight.host_check import App, Message, Receive, Send
 from recursight.serving.metrics import Metrics
@@ -9,8 +11,13 @@ from recursight.serving.metrics import Metrics
 PATHS = frozenset(("/predict", "/health", "/ready", "/metrics", "/openapi.json"))
 
 
+def version_headers(name: str, version: int) -> dict[str, str]:
+    """The headers that name a version; characters that headers do not allow are percent-encoded (no name has a %)."""
+    return {"x-model": quote(name, safe=string.punctuation + " "), "x-model-version": str(version)}
+
+
 class Measurement:
-    """ASGI middleware, outermost, so that refusals are counted too.
+    """ASGI middleware, outermost, so that refusals are counted too. HEAD is answered as GET, and uvicorn sends no body.
 
     Args:
         app: behind it.
@@ -38,7 +45,7 @@ class Measurement:
 
         self._metrics.at_work.inc()
         try:
-            await self._app(scope, receive, send_on)
+            await self._app({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, send_on)
         finally:
             self._metrics.at_work.dec()
             self._metrics.requests.labels(path, str(status)).inc()
@@ -48,5 +55,4 @@ class Measurement:
         """The version that answered, unless the application has named it; for a refusal, the one in production."""
         if any(name == b"x-model-version" for name, _ in message.get("headers", ())):
             return []
-        name, version = self._version()
-        return [(b"x-model", name.encode("latin-1", "replace")), (b"x-model-version", str(version).encode())]
+        return [(name.encode(), value.encode()) for name, value in version_headers(*self._version()).items()]

@@ -5,8 +5,9 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import FrameType
 
 import numpy as np
 import torch
@@ -16,20 +17,21 @@ from recursight.errors import InputError
 from recursight.host_check import App, HostCheck, is_loopback, names_of
 from recursight.layout import Layout
 from recursight.params import load
-from recursight.processes import sigterm_is_success
+from recursight.processes import end_after, sigterm_is_success
 from recursight.registry.loading import LoadedVersion
 from recursight.serving.app import Service, create_app
 from recursight.serving.batching import Batcher
 from recursight.serving.champion import load_champion
+from recursight.serving.connections import HEAD_SECONDS, Connection
+from recursight.serving.decoding import Decoders
 from recursight.serving.measurement import Measurement
 from recursight.serving.metrics import Metrics
 from recursight.serving.prediction_log import PredictionLog
 from recursight.serving.watch import ChampionWatch
 
-DRAIN_SECONDS = 10
-CONNECTIONS = 1000
+DRAIN_SECONDS = 7  # for the requests in progress
+EXIT_SECONDS = 10  # after which the operating system ends the process
 PROBES = ("/health", "/ready")  # answered under any name
-IDLE_SECONDS = 30  # after which a silent connection is closed
 
 
 def serve(
@@ -40,7 +42,7 @@ def serve(
     allowed_hosts: Collection[str] = (),
     started: Callable[[str, LoadedVersion], None] = lambda url, model: None,
 ) -> None:
-    """Answers with the champion until SIGTERM or Ctrl-C, then lets the requests at work end.
+    """Answers with the champion until SIGTERM or Ctrl-C, then ends within ten seconds.
 
     Args:
         layout: of the project.
@@ -61,7 +63,10 @@ def serve(
     limits = load(layout.params).serve
     metrics = Metrics()
     with ExitStack() as stack:
+        stack.callback(end_after, 0)
         listener = stack.enter_context(_listener(host, port))
+        decoders = Decoders(limits)
+        stack.callback(decoders.close)
         torch.set_num_threads(limits.threads)
         watch = ChampionWatch(
             layout,
@@ -82,18 +87,20 @@ def serve(
 
         batcher = Batcher(limits.batch_images, limits.threads, record)
         stack.callback(batcher.close)
-        decoders = stack.enter_context(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode"))
+
+        def version() -> tuple[str, int]:
+            return watch.model.name, watch.model.version
 
         def refusal(status: int, sentence: str) -> tuple[bytes, bytes]:
-            content = {"error": sentence, "model": watch.model.name, "version": watch.model.version}
+            content = {"error": sentence, **dict(zip(("model", "version"), version(), strict=True))}
             return b"application/json", json.dumps(content).encode()
 
         service = create_app(Service(watch, batcher, decoders, limits, metrics))
         checked = HostCheck(service, names_of(host, allowed_hosts), any_host=PROBES, body=refusal)
-        app = Measurement(checked, version=lambda: (watch.model.name, watch.model.version), metrics=metrics)
+        app = Measurement(checked, version=version, metrics=metrics)
         name, bound = listener.getsockname()[:2]
         url = f"http://{f'[{name}]' if ':' in name else name}:{bound}"
-        _run(app, listener, lambda: started(url, watch.model))
+        _run(app, partial(Connection, version=version), listener, lambda: started(url, watch.model))
 
 
 @contextmanager
@@ -113,7 +120,7 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class _Server(uvicorn.Server):
-    """Calls back when it listens."""
+    """Calls back when it listens, and ends in time whatever runs."""
 
     def __init__(self, configuration: uvicorn.Config, listens: Callable[[], None]) -> None:
         super().__init__(configuration)
@@ -123,16 +130,20 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._listens()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        end_after(EXIT_SECONDS)
+        super().handle_exit(sig, frame)
 
-def _run(app: App, listener: socket.socket, listens: Callable[[], None]) -> None:
+
+def _run(app: App, connection: Callable[..., Connection], listener: socket.socket, listens: Callable[[], None]) -> None:
     configuration = uvicorn.Config(
         app,
+        http=connection,  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=IDLE_SECONDS,
+        timeout_keep_alive=HEAD_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

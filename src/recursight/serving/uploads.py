@@ -8,16 +8,15 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel
 
-from recursight.data.images import BadImage, pixels_of
+from recursight.data.images import BadImage, Resize, decode, pixels_of
 from recursight.params import Serve
-from recursight.registry.loading import LoadedVersion
-from recursight.serving.champion import decode_for
 
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 MOST_FIELDS = 16  # of a form, beside the files
@@ -47,20 +46,17 @@ class Upload:
     content: bytes | np.ndarray
 
 
-class Form(BaseModel):
-    """Image files; the name of their field does not matter."""
-
-    file: list[bytes]
-
-
-class Arrays(BaseModel):
-    """Images, each height × width for grey or height × width × 3, with integers from 0 to 255."""
-
-    images: list[list[list[int | list[int]]]]
-
-
-def images_in(content_type: str, body: bytes, model: LoadedVersion, limits: Serve) -> tuple[np.ndarray, list[str]]:
+def images_in(
+    content_type: str, body: bytes, shape: tuple[int, int, int], resize: Resize, limits: Serve
+) -> tuple[np.ndarray, list[str]]:
     """Decodes the images of a request: uint8 (N, H, W, C), as the model takes them, and their names.
+
+    Args:
+        content_type: of the body.
+        body: of the request.
+        shape: H, W, C that the model takes.
+        resize: how images of another size are fitted.
+        limits: of a request.
 
     Raises:
         RequestError: if there is anything wrong with any of them.
@@ -69,7 +65,7 @@ def images_in(content_type: str, body: bytes, model: LoadedVersion, limits: Serv
     if kind not in READERS:
         said = f"{kind!r} is" if kind else "no Content-Type is"
         raise RequestError(415, f"{said} not understood here; send one of {', '.join(READERS)}.")
-    uploads = READERS[kind].read(content_type, body, limits)
+    uploads = READERS[kind](content_type, body, limits)
     if not uploads:
         raise RequestError(422, "There is no image in this request.")
     _require_few(len(uploads), limits)
@@ -80,7 +76,7 @@ def images_in(content_type: str, body: bytes, model: LoadedVersion, limits: Serv
             raise RequestError(
                 413, f"The images have more than {limits.max_pixels:,} pixels together (serve.max_pixels)."
             )
-    return np.stack([_decoded(model, upload) for upload in uploads]), [upload.name for upload in uploads]
+    return np.stack([_decoded(upload, shape, resize) for upload in uploads]), [upload.name for upload in uploads]
 
 
 def _require_few(count: int, limits: Serve) -> None:
@@ -101,9 +97,20 @@ def _pixels(upload: Upload) -> int:
         raise RequestError(422, f"{upload.name} {fault}") from None
 
 
-def _decoded(model: LoadedVersion, upload: Upload) -> np.ndarray:
+def decode_to(image: bytes | Path | np.ndarray, shape: tuple[int, int, int], resize: Resize) -> np.ndarray:
+    """Decodes an image, or fits uint8 pixels, to H, W, C as `prepare` does.
+
+    Raises:
+        BadImage: if it cannot be decoded.
+    """
+    height, width, depth = shape
+    channels: Literal["grey", "rgb"] = "grey" if depth == 1 else "rgb"
+    return decode(image, (height, width), resize, channels)
+
+
+def _decoded(upload: Upload, shape: tuple[int, int, int], resize: Resize) -> np.ndarray:
     try:
-        return decode_for(model, upload.content)
+        return decode_to(upload.content, shape, resize)
     except BadImage as fault:
         raise RequestError(422, f"{upload.name} {fault}") from None
 
@@ -114,16 +121,16 @@ def _single(content_type: str, body: bytes, limits: Serve) -> list[Upload]:
 
 def _form(content_type: str, body: bytes, limits: Serve) -> list[Upload]:
     """The files of a form, whatever their fields are called."""
-    from python_multipart.exceptions import MultipartParseError
+    from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import FormParser, parse_options_header
 
     uploads: list[Upload] = []
-    fields = 0
+    fields, complete = 0, False
 
     def keep(file: Any) -> None:
         _require_few(len(uploads) + 1, limits)
         file.file_object.seek(0)
-        name = _printable(file.file_name or b"") or f"image {len(uploads) + 1}"
+        name = _printable((file.file_name or b"").decode("utf-8", "replace")) or f"image {len(uploads) + 1}"
         uploads.append(Upload(name, file.file_object.read()))
 
     def count(field: Any) -> None:
@@ -132,16 +139,22 @@ def _form(content_type: str, body: bytes, limits: Serve) -> list[Upload]:
         if fields > MOST_FIELDS:
             raise RequestError(413, f"The form has more than {MOST_FIELDS} fields that are no files.")
 
+    def end() -> None:
+        nonlocal complete
+        complete = True
+
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
-            raise MultipartParseError("its Content-Type names no boundary")
+            raise FormParserError("its Content-Type names no boundary")
         in_memory = {"MAX_MEMORY_FILE_SIZE": limits.max_bytes + 1}
-        parser = FormParser("multipart/form-data", count, keep, boundary=boundary, config=in_memory)
+        parser = FormParser("multipart/form-data", count, keep, end, boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
-    except MultipartParseError as error:
-        raise RequestError(400, f"The form cannot be read: {' '.join(str(error).split()).rstrip('.')}.") from None
+        if not complete:
+            raise FormParserError("it ends before its closing boundary")
+    except FormParserError as error:
+        raise RequestError(400, f"The form cannot be read: {_printable(str(error))}.") from None
     if fields and not uploads:
         raise RequestError(422, "The form has fields but no file; with curl, write -F file=@image.png.")
     return uploads
@@ -161,13 +174,20 @@ def _json(content_type: str, body: bytes, limits: Serve) -> list[Upload]:
 
 
 def _array(number: int, image: object) -> np.ndarray:
-    try:
-        array = np.array(image)
-    except (ValueError, OverflowError, RecursionError):
-        raise RequestError(422, f"image {number} is ragged: its rows must be equally long.") from None
-    if array.dtype.kind not in "iu" or array.min(initial=0) < 0 or array.max(initial=0) > 255:
-        raise RequestError(422, f"image {number} must hold integers from 0 to 255.")
-    return _shaped(f"image {number}", array.astype(np.uint8))
+    """An image of nested lists. Its values are checked before NumPy reads them, which would convert almost anything."""
+    name = f"image {number}"
+    shape: list[int] = []
+    values: list[Any] = [image]
+    while values and any(type(value) is list for value in values):
+        if len(shape) == 3:
+            raise RequestError(422, f"{name} has more than three axes.")
+        if len({len(value) if type(value) is list else None for value in values}) > 1:
+            raise RequestError(422, f"{name} is ragged: its rows must be equally long.")
+        shape.append(len(values[0]))
+        values = list(chain.from_iterable(values))
+    if set(map(type, values)) - {int} or min(values, default=0) < 0 or max(values, default=0) > 255:
+        raise RequestError(422, f"{name} must hold integers from 0 to 255.")
+    return _shaped(name, np.frombuffer(bytes(values), np.uint8).reshape(shape))
 
 
 def _shaped(name: str, pixels: np.ndarray) -> np.ndarray:
@@ -182,7 +202,7 @@ def _shaped(name: str, pixels: np.ndarray) -> np.ndarray:
 def _npy(content_type: str, body: bytes, limits: Serve) -> list[Upload]:
     """One array, N × H × W or N × H × W × C."""
     shape, fortran, start = _npy_header(body)
-    if len(shape) not in (3, 4):
+    if len(shape) not in (3, 4) or any(type(length) is not int or length < 1 for length in shape):
         raise RequestError(422, "The array must have the axes N × H × W, for grey, or N × H × W × C.")
     if prod(shape) != len(body) - start:
         raise RequestError(400, f"The array's header promises {prod(shape):,} bytes, and {len(body) - start:,} follow.")
@@ -198,40 +218,22 @@ def _npy_header(body: bytes) -> tuple[tuple[int, ...], bool, int]:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file, max_header_size=_NPY_HEADER)
-    except Exception:  # numpy's parser lets several kinds out
+    except Exception:  # NumPy's parser raises several kinds
         raise RequestError(400, "The body is no .npy file; make it with numpy.save.") from None
     if dtype != np.uint8:
         raise RequestError(422, f"The array must be uint8; it is {dtype}.")
     return shape, fortran, file.tell()
 
 
-def _printable(name: bytes) -> str:
-    """A file's name as it may stand in a sentence."""
-    return re.sub(r"[^\w.,()+ -]", "?", name.decode("utf-8", "replace"))[:LONGEST_NAME]
+def _printable(text: str) -> str:
+    """A file's name, or a parser's message, as it may stand in a sentence."""
+    return re.sub(r"[^\w.,()+ -]", "?", text)[:LONGEST_NAME].rstrip(".")
 
 
-@dataclass(frozen=True)
-class Reader:
-    """How bodies of one Content-Type are read.
-
-    Attributes:
-        read: from the Content-Type, the body and the limits to the images.
-        schema: of the body, for /openapi.json; a body of plain bytes needs none.
-    """
-
-    read: Callable[[str, bytes, Serve], Sequence[Upload]]
-    schema: type[BaseModel] | None = None
-
-    @property
-    def media_type(self) -> dict[str, Any]:
-        """OpenAPI's description of the body."""
-        return {"schema": self.schema.model_json_schema()} if self.schema else {}
-
-
-READERS = {
-    "multipart/form-data": Reader(_form, Form),
-    "image/png": Reader(_single),
-    "image/jpeg": Reader(_single),
-    "application/json": Reader(_json, Arrays),
-    "application/x-npy": Reader(_npy),
+READERS: dict[str, Callable[[str, bytes, Serve], Sequence[Upload]]] = {
+    "multipart/form-data": _form,
+    "image/png": _single,
+    "image/jpeg": _single,
+    "application/json": _json,
+    "application/x-npy": _npy,
 }
