@@ -135,8 +135,8 @@ def _pipeline(layout: Layout, jobs: int | None, stage_timeout_seconds: float) ->
         )
     stages = graph(layout.root)
     todo = changed(layout.root, stages)
-    if todo:
-        from recursight.stages.train import check  # imports torch, so only where there is something to do
+    if any(stage.startswith("train@") for stage in todo):
+        from recursight.stages.train import check  # imports torch, so only where something is to be trained
 
         check(params)
     logger = get_run_logger()

@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from recursight import processes
 from recursight.cli import data, doctor, gate, monitoring, operations, pipeline, registry, serving, stages
 from recursight.errors import InputError
 
@@ -21,6 +22,7 @@ for group in (data, stages, pipeline, registry, gate, serving, monitoring, opera
 
 def main() -> None:
     """Runs a command. Invalid input ends with a message on stderr and exit status 2, Ctrl-C with status 130."""
+    processes.reduce_garbage_collection()
     try:
         _enter_project()
         app()

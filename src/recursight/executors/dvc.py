@@ -6,8 +6,11 @@ which pipeline they met, and not only a DVC process inside it, that line begins 
 
 import sys
 
-from dvc.cli import main
+from recursight import processes
 
 if __name__ == "__main__":
+    processes.reduce_garbage_collection()
+    from dvc.cli import main
+
     del sys.argv[0]
     sys.exit(main(sys.argv[1:]))

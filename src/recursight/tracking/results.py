@@ -15,6 +15,7 @@ from recursight.files import digest, read_json
 from recursight.layout import Layout
 
 LIGHT_FILES = ("card.json", "training.json", "history.csv", "gradient_norms.csv")  # of a bundle: all but the weights
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # as safe, and ten times as fast
 MEASURED = ("train_seconds", "images_per_second", "latency_ms", "throughput")  # differs from clock to clock
 
 
@@ -147,8 +148,8 @@ def _is_on_disk(layout: Layout, data_digest: str) -> bool:
 def _prepare_stage(layout: Layout) -> dict[str, Any]:
     """DVC's record of the last `prepare`; empty if there is none."""
     lock = layout.root / "dvc.lock"
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
-    return dict(stages.get("prepare", {}))
+    content = yaml.load(lock.read_bytes(), YAML_LOADER) if lock.is_file() else None
+    return dict((content or {}).get("stages", {}).get("prepare", {}))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
