@@ -8,7 +8,6 @@ from typing import Any
 from recursight import params
 from recursight.data.examples import Progress
 from recursight.data.prepare import prepare
-from recursight.errors import InputError
 from recursight.executors.local import exclusive_lock
 from recursight.layout import Layout
 from recursight.progress import Report, progress
@@ -22,8 +21,7 @@ def run(layout: Layout) -> None:
     """
     loaded = params.load(layout.params)
     settings = loaded.prepare
-    if not layout.data.exists():
-        raise InputError("data/ is missing: get it with `dvc pull data.dvc`.")
+    layout.require_data()
     started = time.perf_counter()
     with exclusive_lock(layout, "prepare"), progress_of("prepare") as report:
         summary = prepare(
