@@ -72,11 +72,3 @@ def test_the_same_drift_is_not_told_again(platform: Platform) -> None:
     assert "Drifted" in platform.workspace.run(*RUN)
     platform.rest()
     assert len(platform.retrainings()) == 1
-
-
-def test_both_schedules_are_those_of_params(platform: Platform) -> None:
-    platform.workspace.change_params(monitor={"schedule": True, "cron": "17 */4 * * *"})
-    assert "applied the deployments of prefect.yaml" in platform.up()
-    found = platform.ask("prefect", "/api/deployments/filter", {"flows": {"name": {"any_": ["monitor", "retrain"]}}})
-    schedules = [(one["schedule"]["cron"], one["active"]) for each in found for one in each["schedules"]]
-    assert sorted(schedules) == [("0 3 * * *", False), ("17 */4 * * *", True)]

@@ -118,6 +118,7 @@ def test_one_changed_candidate_reruns_itself_and_the_comparison(workspace: Works
     assert runs(workspace) == ["elman", "gru", "gru"]
 
 
+@pytest.mark.thorough
 def test_a_candidate_that_dvc_adds_is_the_only_one_to_be_trained(workspace: Workspace, first: dict[str, Any]) -> None:
     candidates = copy.deepcopy(SMALL["candidates"]) | {"lstm": {"layer": "lstm", "hidden": [12, 8]}}
     candidates["gru"]["hidden"] = 12

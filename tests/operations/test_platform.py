@@ -23,6 +23,8 @@ from tests.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+SOON = "* * * * * */20"  # a sixth field: seconds
+NEVER = "0 4 29 2 *"  # on leap days
 BUSY_SECONDS = 120.0  # seconds alone; a machine with other work takes its time
 
 
@@ -30,7 +32,7 @@ BUSY_SECONDS = 120.0  # seconds alone; a machine with other work takes its time
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     workspace = Workspace(tmp_path_factory.mktemp("platform"))
     workspace.environment |= QUICK
-    workspace.change_params(**TINY, retrain={"cron": "* * * * * */20"})  # a sixth field: seconds
+    workspace.change_params(**TINY, retrain={"cron": SOON})
     workspace.fill()
     workspace.commit("few candidates")
     with running(workspace) as made:
@@ -42,7 +44,7 @@ def test_the_schedule_fires_and_the_first_retraining_makes_a_champion(platform: 
     assert run["auto_scheduled"]
     assert run["state_name"] == "Retrained"
     assert "version 1 " in run["state"]["message"]
-    platform.workspace.change_params(retrain={"schedule": False})
+    platform.workspace.change_params(retrain={"schedule": False}, monitor={"schedule": True, "cron": NEVER})
     assert "applied the deployments of prefect.yaml" in platform.up()
     platform.rest()
     states = [run["state_name"] for run in platform.retrainings()]
@@ -50,6 +52,9 @@ def test_the_schedule_fires_and_the_first_retraining_makes_a_champion(platform: 
     assert states.count("Retrained") == 1
     planned = {"flows": {"name": {"any_": ["retrain"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     assert platform.ask("prefect", "/api/flow_runs/filter", planned) == []
+    found = platform.ask("prefect", "/api/deployments/filter", {"flows": {"name": {"any_": ["monitor", "retrain"]}}})
+    schedules = [(one["schedule"]["cron"], one["active"]) for each in found for one in each["schedules"]]
+    assert sorted(schedules) == sorted([(SOON, False), (NEVER, True)])
 
 
 def test_addresses_are_printed_and_secrets_are_not(platform: Platform) -> None:
