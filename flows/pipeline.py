@@ -129,14 +129,11 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
 def _pipeline(layout: Layout, jobs: int | None, stage_timeout_seconds: float) -> Outcome:
     params = load(layout.params)
     _log(cleanup.begin(layout))
-    if not layout.data.exists():
-        raise InputError(
-            "data/ is missing: get it with `dvc pull data.dvc`, or bring images: `recursight data import`."
-        )
+    layout.require_data()
     stages = graph(layout.root)
     todo = changed(layout.root, stages)
-    if todo:
-        from recursight.stages.train import check  # imports torch, so only where there is something to do
+    if any(stage.startswith("train@") for stage in todo):
+        from recursight.stages.train import check  # imports torch, so only where something is to be trained
 
         check(params)
     logger = get_run_logger()

@@ -51,6 +51,7 @@ def stoppable_flow() -> Iterator[None]:
     """The same for a flow, in its body: its run is marked as cancelled."""
     from prefect.runtime import flow_run
 
+    processes.reduce_garbage_collection()  # a worker starts flows without the command line
     prefect, run_id = PrefectApi.configured(timeout_seconds=SERVER_SECONDS), str(flow_run.id)
     if prefect:
         _runs.append((prefect, run_id))

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from filelock import FileLock
 from recursight.files import write_json
 from recursight.layout import Layout
 from recursight.tracking import ensure_store
-from tests.workspace import Workspace
+from tests.workspace import Workspace, move_tracking_store
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own type hints, while it is imported
@@ -43,18 +42,9 @@ def choose(layout: Layout, winner: str) -> None:
 
 
 def copy_whole(origin: Path, root: Path, *without: str) -> Layout:
-    """Copies a project, its models too: MLflow's store names its files by absolute paths."""
+    """Copies a project, its models too."""
     shutil.copytree(origin, root, ignore=shutil.ignore_patterns(*without))
-    with sqlite3.connect(root / "mlflow.db") as database:
-        for table, column in (
-            ("experiments", "artifact_location"),
-            ("runs", "artifact_uri"),
-            ("logged_models", "artifact_location"),
-            ("model_versions", "source"),
-            ("model_versions", "storage_location"),
-        ):
-            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(origin), str(root)))
-    database.close()
+    move_tracking_store(origin, root)
     return Layout(root)
 
 

@@ -1,7 +1,9 @@
 """A copy of this very repository, as a user has it after `git clone`, with few and short trainings."""
 
+import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +104,15 @@ class Workspace:
         for home in (Path(self.environment["PREFECT_HOME"]), self.root / ".recursight" / "prefect"):
             shutil.copytree(used / "prefect", home, dirs_exist_ok=True)
 
+    def finish(self) -> dict[str, Any]:
+        """Brings all that one `recursight pipeline` with the parameters SMALL makes; returns the outcome it printed."""
+        finished = _finished_clone(self.shared)
+        shutil.copytree(finished / "prefect", self.environment["PREFECT_HOME"], dirs_exist_ok=True)
+        shutil.copytree(finished / "project", self.root, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+        move_tracking_store(finished / "project", self.root)
+        outcome: dict[str, Any] = json.loads((finished / "outcome.json").read_text())
+        return outcome
+
     def change_params(self, **sections: dict[str, Any]) -> None:
         """Lays values over sections of params.yaml; candidates are replaced as a whole."""
         path = self.root / "params.yaml"
@@ -113,6 +124,35 @@ class Workspace:
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", message)
+
+
+def move_tracking_store(origin: Path, root: Path) -> None:
+    """Makes a copied project's store its own: MLflow names files by absolute paths."""
+    with sqlite3.connect(root / "mlflow.db") as database:
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+            ("model_versions", "source"),
+            ("model_versions", "storage_location"),
+        ):
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(origin), str(root)))
+    database.close()
+
+
+def _finished_clone(shared: Path) -> Path:
+    """The folder of the one clone in which that pipeline was really run, by whichever worker came first."""
+    folder = shared / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "outcome.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            made = Workspace(folder)
+            made.change_params(**SMALL)
+            made.fill()
+            made.commit("few candidates")
+            output = made.run("recursight", "pipeline", "--json")
+            (folder / "outcome.json").write_text(output[output.index("{\n") :])
+    return folder
 
 
 def _used_clone(shared: Path) -> Path:

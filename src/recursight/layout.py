@@ -31,6 +31,13 @@ class Layout:
             f"{here} is not inside a recursight project: no params.yaml and dvc.yaml here or in a parent folder."
         )
 
+    def require_data(self) -> None:
+        """Raises InputError if there is no data/."""
+        if not self.data.exists():
+            raise InputError(
+                "data/ is missing: get it with `dvc pull data.dvc`, or bring images: `recursight data import`."
+            )
+
     # Owned by the user.
     @property
     def params(self) -> Path:

@@ -1,5 +1,7 @@
 """Processes of this machine: which one it is, whether it lives, and how it is started, found and ended."""
 
+import atexit
+import gc
 import os
 import signal
 import socket
@@ -179,6 +181,12 @@ def listener_on(port: int) -> str:
                     break
                 return f"process {connection.pid} (`{_command_of(psutil.Process(connection.pid))}`)"
     return "another program"
+
+
+def reduce_garbage_collection() -> None:
+    """Makes a process start and end faster, by up to a quarter: imports create many objects and no garbage."""
+    gc.set_threshold(5_000)
+    atexit.register(gc.freeze)  # Python's end would look through all of them again
 
 
 def leave_stopping_to_parent() -> None:

@@ -9,7 +9,7 @@ import pytest
 from recursight.data.store import open_store
 from recursight.layout import Layout
 from tests.monitoring.log import write_log
-from tests.platforms import QUICK, TINY, Platform, running, until
+from tests.platforms import QUICK, Platform, running, until
 from tests.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -22,11 +22,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Servers, and a champion whose every schedule is off."""
     workspace = Workspace(tmp_path_factory.mktemp("monitored"))
     workspace.environment |= QUICK
-    workspace.change_params(**TINY, retrain={"schedule": False}, monitor={"schedule": False, "minimum_rows": 100})
-    workspace.fill()
+    workspace.finish()
+    workspace.change_params(retrain={"schedule": False}, monitor={"schedule": False, "minimum_rows": 100})
     workspace.commit("few candidates")
     with running(workspace) as made:
-        workspace.run("recursight", "pipeline", timeout_seconds=600)
         yield made
 
 
@@ -73,11 +72,3 @@ def test_the_same_drift_is_not_told_again(platform: Platform) -> None:
     assert "Drifted" in platform.workspace.run(*RUN)
     platform.rest()
     assert len(platform.retrainings()) == 1
-
-
-def test_both_schedules_are_those_of_params(platform: Platform) -> None:
-    platform.workspace.change_params(monitor={"schedule": True, "cron": "17 */4 * * *"})
-    assert "applied the deployments of prefect.yaml" in platform.up()
-    found = platform.ask("prefect", "/api/deployments/filter", {"flows": {"name": {"any_": ["monitor", "retrain"]}}})
-    schedules = [(one["schedule"]["cron"], one["active"]) for each in found for one in each["schedules"]]
-    assert sorted(schedules) == [("0 3 * * *", False), ("17 */4 * * *", True)]

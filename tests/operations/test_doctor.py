@@ -23,6 +23,7 @@ import typer.main
 from recursight import access
 from recursight.cli import app
 from recursight.layout import Layout
+from recursight.operations import cleanup
 from recursight.operations.doctor import Finding, project, services, software
 from recursight.processes import ProcessIdentity
 from tests.tracking.servers import free_port
@@ -169,12 +170,23 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return made
 
 
-def examined(workspace: Workspace, *, status: int) -> list[Finding]:
-    output = workspace.run("recursight", "doctor", "--json", status=status)
-    found = [Finding(**{**finding, "commands": tuple(finding["commands"])}) for finding in json.loads(output)]
+def examined(workspace: Workspace, *options: str, status: int) -> list[Finding]:
+    output = workspace.run("recursight", "doctor", "--json", *options, status=status)
+    listed = json.loads(output[output.index("[\n") :])
+    found = [Finding(**{**finding, "commands": tuple(finding["commands"])}) for finding in listed]
     for finding in found:
         assert all(exists(command, workspace) for command in finding.commands), finding
     return found
+
+
+HALF_WRITTEN = """
+import os, signal
+from pathlib import Path
+from recursight.files import replacing
+begun = replacing(Path("artifacts/metrics/gru.json"))
+begun.__enter__().write_text("{")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.mark.slow
@@ -182,7 +194,9 @@ def test_a_fresh_clone_is_told_to_pull(workspace: Workspace) -> None:
     found = examined(workspace, status=1)
     assert to_fix(found) == {"data": ("dvc pull data.dvc",)}
     workspace.run(*to_fix(found)["data"][0].split())
-    found = examined(workspace, status=0)
+    workspace.run("python", "-c", HALF_WRITTEN, status=-signal.SIGKILL)
+    found = examined(workspace, "--fix", status=0)
+    assert not list((workspace.root / "artifacts" / "metrics").glob(".gru.json.*"))
     assert {"python", "packages", "device", "params", "git", "data", "stages", "disk", "leftovers"} <= {
         finding.area for finding in found
     }
@@ -201,12 +215,11 @@ def test_nothing_that_is_broken_stops_it(tmp_path: Path) -> None:
     found = examined(broken, status=1)
     assert set(to_fix(found)) == {"params", "data", "remote", "logins", "mlflow"}
     assert "git init" in to_fix(found)["remote"]
-    wide = broken.run("recursight", "doctor", status=1)
-    assert "Traceback" not in wide
-    assert "\x1b[" not in wide
     broken.environment["COLUMNS"] = "80"
-    lines = broken.run("recursight", "doctor", status=1).splitlines()
-    assert all(len(line) <= 80 or line.lstrip().startswith(("$ ", "/")) for line in lines)
+    text = broken.run("recursight", "doctor", status=1)
+    assert "Traceback" not in text
+    assert "\x1b[" not in text
+    assert all(len(line) <= 80 or line.lstrip().startswith(("$ ", "/")) for line in text.splitlines())
     (tmp_path / "elsewhere").mkdir()
     broken.root = tmp_path / "elsewhere"
     assert "change into a project" in broken.run("recursight", "doctor", status=1)
@@ -251,26 +264,32 @@ def descendants(workspace: Workspace, owner: int) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_killed_pipeline_is_found_and_cleared_away_by_doctor_then_by_the_next_one(workspace: Workspace) -> None:
+def test_a_killed_pipeline_is_found_by_doctor_and_cleared_away_by_the_next_one(workspace: Workspace) -> None:
     workspace.fill()
-    first = killed_in_training(workspace)
+    killed = killed_in_training(workspace)
     assert states(workspace) == ["RUNNING"]
     found = [finding for finding in examined(workspace, status=1) if finding.area == "leftovers"]
     assert {finding.commands for finding in found} == {("recursight doctor --fix",)}
-    assert any(f"process {first}" in finding.what for finding in found)
-    workspace.run("recursight", "doctor", "--fix")
-    assert descendants(workspace, first) == []
-    assert states(workspace) == ["CRASHED"]
-
-    (workspace.root / ".recursight" / "checkpoints" / "elman" / "seed-0.safetensors").unlink()
-    second = killed_in_training(workspace)
-    assert states(workspace) == ["CRASHED", "RUNNING"]
+    assert any(f"process {killed}" in finding.what for finding in found)
     workspace.change_params(train={"epochs": 2})
     workspace.run("recursight", "pipeline")
-    assert states(workspace) == ["CRASHED", "CRASHED", "COMPLETED"]
-    assert descendants(workspace, second) == []
-    found = examined(workspace, status=0)
-    assert "killed processes left nothing" in [finding.what for finding in found]
+    assert states(workspace) == ["CRASHED", "COMPLETED"]
+    assert descendants(workspace, killed) == []
+    assert cleanup.on_this_machine(Layout(workspace.root), clear=False) == []
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.timeout(1800)
+def test_a_killed_pipeline_is_cleared_away_by_doctor(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.change_params(**TINY)
+    workspace.fill()
+    killed = killed_in_training(workspace)
+    workspace.run("recursight", "doctor", "--fix")
+    assert descendants(workspace, killed) == []
+    assert states(workspace) == ["CRASHED"]
+    assert "killed processes left nothing" in [finding.what for finding in examined(workspace, status=0)]
 
 
 # A run as a worker leaves it that is killed between taking it and starting its process.
@@ -287,6 +306,7 @@ print(run["state"]["type"])
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(1800)
 def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_path: Path) -> None:
     """The deployment runs once at a time: its slot comes free with the run that is ended."""

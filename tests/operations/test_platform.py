@@ -23,6 +23,8 @@ from tests.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+SOON = "* * * * * */20"  # a sixth field: seconds
+NEVER = "0 4 29 2 *"  # on leap days
 BUSY_SECONDS = 120.0  # seconds alone; a machine with other work takes its time
 
 
@@ -30,7 +32,7 @@ BUSY_SECONDS = 120.0  # seconds alone; a machine with other work takes its time
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     workspace = Workspace(tmp_path_factory.mktemp("platform"))
     workspace.environment |= QUICK
-    workspace.change_params(**TINY, retrain={"cron": "* * * * * */20"})  # a sixth field: seconds
+    workspace.change_params(**TINY, retrain={"cron": SOON})
     workspace.fill()
     workspace.commit("few candidates")
     with running(workspace) as made:
@@ -42,7 +44,7 @@ def test_the_schedule_fires_and_the_first_retraining_makes_a_champion(platform: 
     assert run["auto_scheduled"]
     assert run["state_name"] == "Retrained"
     assert "version 1 " in run["state"]["message"]
-    platform.workspace.change_params(retrain={"schedule": False})
+    platform.workspace.change_params(retrain={"schedule": False}, monitor={"schedule": True, "cron": NEVER})
     assert "applied the deployments of prefect.yaml" in platform.up()
     platform.rest()
     states = [run["state_name"] for run in platform.retrainings()]
@@ -50,6 +52,9 @@ def test_the_schedule_fires_and_the_first_retraining_makes_a_champion(platform: 
     assert states.count("Retrained") == 1
     planned = {"flows": {"name": {"any_": ["retrain"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     assert platform.ask("prefect", "/api/flow_runs/filter", planned) == []
+    found = platform.ask("prefect", "/api/deployments/filter", {"flows": {"name": {"any_": ["monitor", "retrain"]}}})
+    schedules = [(one["schedule"]["cron"], one["active"]) for each in found for one in each["schedules"]]
+    assert sorted(schedules) == sorted([(SOON, False), (NEVER, True)])
 
 
 def test_addresses_are_printed_and_secrets_are_not(platform: Platform) -> None:
@@ -117,15 +122,23 @@ def test_from_another_shell_an_unchanged_project_is_said_to_be_unchanged(platfor
     assert re.search(r"\| params \| [0-9a-f]{64} \|", record)
 
 
-def test_new_files_in_data_are_pinned_and_trained_on(platform: Platform) -> None:
+def test_an_event_starts_a_retraining_that_pins_new_files_in_data_and_trains_on_them(platform: Platform) -> None:
     root = platform.workspace.root
     path = root / "data" / "images-idx3-ubyte.gz"
     content = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(content[:16] + bytes(255 - pixel for pixel in content[16:])))  # in negative
-    versions = registered(platform)
-    output = platform.workspace.run("prefect", "deployment", "run", "retrain/scheduled", "--watch")
-    assert "Retrained" in output
-    assert "data/ held new files" in platform.retrainings()[0]["state"]["message"]
+    versions, before = registered(platform), len(platform.retrainings())
+    script = (
+        "from recursight.layout import Layout; from recursight.operations.events import data_changed; "
+        "print(data_changed(Layout.find()))"
+    )
+    assert platform.workspace.run("python", "-c", script).strip().endswith("True")
+    until(lambda: len(platform.retrainings()) > before)
+    until(lambda: platform.retrainings()[0]["state_type"] == "COMPLETED")
+    run = platform.retrainings()[0]
+    assert run["created_by"]["type"] == "AUTOMATION"
+    assert run["state_name"] == "Retrained"
+    assert "data/ held new files" in run["state"]["message"]
     assert "data.dvc" in platform.workspace.run("git", "status", "--porcelain")
     assert registered(platform) == versions + 1
     assert platform.workspace.run("dvc", "status", "data.dvc").strip().endswith("up to date.")
@@ -135,18 +148,6 @@ def registered(platform: Platform) -> int:
     """How many versions the model has, by MLflow's server."""
     answer = platform.ask("mlflow", "/api/2.0/mlflow/model-versions/search?max_results=100")
     return len(answer.get("model_versions", []))
-
-
-def test_an_event_starts_a_retraining(platform: Platform) -> None:
-    before = len(platform.retrainings())
-    script = (
-        "from recursight.layout import Layout; from recursight.operations.events import data_changed; "
-        "print(data_changed(Layout.find()))"
-    )
-    assert platform.workspace.run("python", "-c", script).strip().endswith("True")
-    until(lambda: len(platform.retrainings()) > before)
-    until(lambda: platform.retrainings()[0]["state_type"] == "COMPLETED")
-    assert platform.retrainings()[0]["created_by"]["type"] == "AUTOMATION"
 
 
 class Hook(BaseHTTPRequestHandler):
@@ -201,6 +202,20 @@ def test_a_failure_a_promotion_and_drift_are_told(platform: Platform) -> None:
     assert "did you mean 'elman'?" in failed
 
 
+def test_what_has_died_is_started_again(platform: Platform) -> None:
+    before = {name: platform.process(name).pid for name in ("prefect", "mlflow", "worker")}
+    for name in ("mlflow", "prefect"):
+        died = platform.process(name)  # MLflow's server leaves its worker, which holds the port
+        died.kill()
+        psutil.wait_procs([died], timeout=120)
+    output = platform.up()
+    for name in ("mlflow", "prefect"):
+        assert re.search(rf"^{name} .* started$", output, re.MULTILINE)
+    assert output.count("already running") == 1
+    assert registered(platform) >= 1
+    assert platform.process("worker").pid == before["worker"]
+
+
 def test_up_ends_what_a_killed_worker_took_and_never_began(platform: Platform) -> None:
     """It holds the only slot of its deployment; by itself, Prefect would give that back after five minutes."""
     platform.rest()
@@ -235,21 +250,6 @@ def test_a_run_that_is_cancelled_in_prefect_is_gone_within_seconds(platform: Pla
         until(lambda: platform.ask("prefect", f"/api/flow_runs/{run['id']}")["state_type"] == "CANCELLED")
     finally:
         (platform.workspace.root / "params.yaml").write_text(text)
-
-
-def test_what_has_died_is_started_again(platform: Platform) -> None:
-    before = {name: platform.process(name).pid for name in ("prefect", "mlflow", "worker")}
-    for name in ("mlflow", "prefect"):
-        died = platform.process(name)  # MLflow's server leaves its worker, which holds the port
-        died.kill()
-        psutil.wait_procs([died], timeout=120)
-    output = platform.up()
-    for name in ("mlflow", "prefect"):
-        assert re.search(rf"^{name} .* started$", output, re.MULTILINE)
-    assert output.count("already running") == 1
-    assert registered(platform) >= 1
-    assert platform.process("worker").pid == before["worker"]
-    platform.workspace.run("prefect", "deployment", "run", "pipeline/local", "--watch")
 
 
 def test_down_ends_everything_even_what_does_not_listen(platform: Platform) -> None:

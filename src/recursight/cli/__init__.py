@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import typer
 
+from recursight import processes
 from recursight.cli import data, doctor, gate, monitoring, operations, pipeline, registry, serving, stages
 from recursight.errors import InputError
 from recursight.terminal import printable
@@ -31,6 +32,7 @@ def main() -> None:
     Exit status: 2 with a message on stderr for invalid input and for files that are not accessible, 1 with a message
     for a full disk, 130 for Ctrl-C.
     """
+    processes.reduce_garbage_collection()
     try:
         _enter_project()
         app()

@@ -84,13 +84,11 @@ def show(
     from recursight.data import sheet
     from recursight.data.findings import Findings
     from recursight.data.readers import open_source
-    from recursight.errors import InputError
     from recursight.layout import Layout
     from recursight.stages.prepare import progress_of
 
     layout = Layout.find()
-    if not layout.data.exists():
-        raise InputError("data/ is missing: get it with `dvc pull data.dvc`.")
+    layout.require_data()
     findings = Findings(open_source(layout.data))
     with progress_of("look") as report:
         sampler = sheet.survey(findings, per_class, report)

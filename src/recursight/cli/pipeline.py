@@ -52,6 +52,7 @@ def pipeline(
     if not has_server and up_to_date.nothing_to_run(layout):
         registered = up_to_date.complete(layout)
     else:
+        layout.require_data()  # before a server starts
         with flows_at_a_terminal(layout):
             from flows.pipeline import pipeline
 

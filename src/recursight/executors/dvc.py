@@ -11,8 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
-from dvc.cli import main
-
+from recursight import processes
 from recursight.data.versions import complete_cache
 
 NO_ROOM = "recursight: DVC's cache could not store the results; free some space on its disk."
@@ -28,6 +27,9 @@ class Failures(logging.Handler):
 
 
 if __name__ == "__main__":
+    processes.reduce_garbage_collection()
+    from dvc.cli import main
+
     del sys.argv[0]
     root, stage = Path.cwd(), sys.argv[-1]
     failures = Failures(logging.ERROR)

@@ -3,19 +3,20 @@
 A folder: `model.safetensors` (weights), `card.json` (what is needed to rebuild and judge it; the same for two equal
 trainings), `training.json` (what differs between two equal trainings: times, machine), `history.csv` (one row per
 epoch) and `gradient_norms.csv` (the norm of the loss's gradient for each state over time). Nothing is pickled.
+
+Reading a card alone imports no torch.
 """
 
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load_file, save
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from recursight.errors import InputError
 from recursight.files import digest, read_json, write_json
-from recursight.models.assembly import assemble
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
@@ -65,8 +66,10 @@ class Card:
         return digest(asdict(self))
 
 
-def save_bundle(folder: Path, model: nn.Module, **card: Any) -> Card:
+def save_bundle(folder: Path, model: "nn.Module", **card: Any) -> Card:
     """Writes weights and card; `card` has every field of `Card` but weights_digest and parameters."""
+    from safetensors.torch import save
+
     folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     (folder / WEIGHTS).write_bytes(weights)
@@ -89,12 +92,16 @@ def read_card(folder: Path) -> Card:
         raise InputError(f"{folder} was trained by an earlier version of recursight; run `dvc repro`.") from None
 
 
-def load_bundle(folder: Path) -> tuple[nn.Module, Card]:
+def load_bundle(folder: Path) -> "tuple[nn.Module, Card]":
     """Rebuilds the network, in eval mode on the CPU: (B, H, W, C) uint8 images to (B, outputs).
 
     Raises:
         InputError: if the folder holds no bundle, or its weights are not the ones that the card names.
     """
+    from safetensors.torch import load_file
+
+    from recursight.models.assembly import assemble
+
     card = read_card(folder)
     path = folder / WEIGHTS
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != card.weights_digest:

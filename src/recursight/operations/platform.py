@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -85,10 +86,11 @@ def up(layout: Layout, prefect_port: int | None = None, mlflow_port: int | None 
 def down(layout: Layout) -> list[str]:
     """Ends the three and all that they have started; returns which of them were alive."""
     with _lock(layout):
-        stopped = [name for name in reversed(NAMES) if services.stop(layout, name)]
+        with ThreadPoolExecutor() as pool:  # the worker before the server that it reports to
+            alive = [services.stop(layout, "worker"), *pool.map(partial(services.stop, layout), ("mlflow", "prefect"))]
         services.end_all(layout)
         access.forget_settings(layout)
-    return stopped
+    return [name for name, was_alive in zip(reversed(NAMES), alive, strict=True) if was_alive]
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Prefect's server behind the host check: `uvicorn --factory recursight.operations.prefect_app:create_app`."""
 
+from recursight import processes
 from recursight.executors.local import exit_with_parent
 from recursight.host_check import HostCheck
 
 
 def create_app() -> HostCheck:
+    processes.reduce_garbage_collection()
     from prefect.server.api.server import create_app as create_server
 
     return HostCheck.of_environment(create_server(), {"/api/health", "/api/ready"}, app_asks_sockets=True)
@@ -12,6 +14,7 @@ def create_app() -> HostCheck:
 
 def create_temporary_app() -> HostCheck:
     """Without pages and schedules, for flows at a terminal; it ends when they do."""
+    processes.reduce_garbage_collection()
     from prefect.server.api.server import create_app as create_server
 
     exit_with_parent()

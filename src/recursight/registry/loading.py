@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -14,17 +14,18 @@ from recursight.data.images import Resize
 from recursight.data.prepare import prepare
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
-from recursight.evaluation.predict import latency_milliseconds
 from recursight.files import read_json
 from recursight.layout import Layout
 from recursight.models.kernels.memory import keep_freed_memory
 from recursight.params import Prepare
 from recursight.registry.archive import check_archive
-from recursight.registry.program import LoadedProgram
 from recursight.registry.versions import FILES, files_digest
 from recursight.tasks import Task, task_of
 from recursight.tracking.connection import fluent
 from recursight.tracking.results import prepared_with
+
+if TYPE_CHECKING:
+    from recursight.registry.program import LoadedProgram
 
 BATCH = 1024  # examples read from disk at a time
 KEPT_BYTES = 32 << 20  # covers the tensors of a batch, not the pixels of a large photograph
@@ -54,7 +55,7 @@ class LoadedVersion:
     vocabulary: tuple[str, ...]
     input_shape: tuple[int, int, int]
     resize: Resize
-    program: LoadedProgram
+    program: "LoadedProgram"
 
     def answers(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Float64 answers (N, ...) for raw uint8 images (N, H, W, C), or for some rows of them.
@@ -76,6 +77,8 @@ class LoadedVersion:
 
     def latency_milliseconds(self, image: np.ndarray) -> float:
         """Median time of one answer for one raw image (H, W, C), on as many threads as torch has now."""
+        from recursight.evaluation.predict import latency_milliseconds
+
         return latency_milliseconds(self.program, image)
 
 
@@ -88,6 +91,8 @@ def load_version(layout: Layout, name: str, version: int) -> LoadedVersion:
     Raises:
         Unreadable: with the reason.
     """
+    from recursight.registry.program import LoadedProgram
+
     keep_freed_memory(KEPT_BYTES)
     try:
         with tempfile.TemporaryDirectory(prefix="recursight-") as folder:

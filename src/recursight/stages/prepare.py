@@ -9,7 +9,6 @@ from recursight import params
 from recursight.data.examples import Progress
 from recursight.data.prepare import prepare
 from recursight.data.versions import require_genuine
-from recursight.errors import InputError
 from recursight.executors.local import exclusive_lock
 from recursight.layout import Layout
 from recursight.progress import Report, progress
@@ -23,8 +22,7 @@ def run(layout: Layout) -> None:
     """
     loaded = params.load(layout.params)
     settings = loaded.prepare
-    if not layout.data.exists():
-        raise InputError("data/ is missing: get it with `dvc pull data.dvc`.")
+    layout.require_data()
     started = time.perf_counter()
     with exclusive_lock(layout, "prepare"), progress_of("prepare") as report:
         require_genuine(layout)

@@ -190,6 +190,7 @@ class Lines:
 
 
 def main() -> int:
+    processes.reduce_garbage_collection()
     processes.leave_stopping_to_parent()  # the training reports how it ended, and kills a recorder that takes too long
     if "--gently" in sys.argv:
         os.nice(19)  # a training on a full machine keeps its cores

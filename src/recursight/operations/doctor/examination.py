@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
+from recursight import processes
 from recursight.errors import InputError
 from recursight.layout import Layout
 from recursight.operations.doctor import leftovers, project, services, software
@@ -76,6 +77,7 @@ def _apart(name: str, layout: Layout | None, limit_seconds: float) -> list[Findi
 
 def main() -> None:
     """One check in this process; what it finds, as one line of JSON."""
+    processes.reduce_garbage_collection()
     try:
         layout = Layout.find()
     except InputError:
