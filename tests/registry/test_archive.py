@@ -22,7 +22,7 @@ from recursight.registry.archive import check_archive
 from recursight.registry.export import export
 from recursight.registry.loading import Unreadable, load_version
 from recursight.registry.versions import FILES, files_digest
-from recursight.serving import load_champion
+from recursight.serving.champion import load_champion
 from recursight.tracking import connect
 from recursight.tracking.connection import fluent
 from tests.projects import choose

@@ -5,7 +5,7 @@ import csv
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +145,16 @@ def _is_on_disk(layout: Layout, data_digest: str) -> bool:
 def _prepare_stage(layout: Layout) -> dict[str, Any]:
     """DVC's record of the last `prepare`; empty if there is none."""
     lock = layout.root / "dvc.lock"
-    stages = (read_yaml(lock) or {}).get("stages", {}) if lock.is_file() else {}
-    return dict(stages.get("prepare", {}))
+    if not lock.is_file():
+        return {}
+    status = lock.stat()
+    return dict(_stages(lock, status.st_mtime_ns, status.st_size).get("prepare", {}))
+
+
+@lru_cache(maxsize=1)
+def _stages(lock: Path, _changed_ns: int, _size: int) -> dict[str, Any]:
+    """Of dvc.lock, which is read once for all results."""
+    return dict((read_yaml(lock) or {}).get("stages", {}))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
