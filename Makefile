@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:
 	@echo "make demo    install, then run the whole workflow on the digits"
 	@echo "make test    install, then run linter, type checker and tests"
-	@echo "make chaos   run the tests that take long, then kill pipelines thirty times and check that they recover"
+	@echo "make chaos   run the tests that take long, then disturb commands a hundred times and check that they recover"
 	@echo "make fuzz    feed malformed input to whatever reads files and requests, for four minutes"
 	@echo "make up      start Prefect, MLflow and a worker on 127.0.0.1, and apply the deployments"
 	@echo "make down    stop them"

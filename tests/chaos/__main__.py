@@ -1,8 +1,9 @@
-"""Chaos: pipelines that lose one process each to SIGKILL, and are run once more. `python -m tests.chaos`.
+"""Chaos: commands that are disturbed at random moments, and are given once more. `python -m tests.chaos`.
 
-Every round is a run from nothing, in the terminal or by the worker. At a random moment one process dies: flow, worker,
-Prefect's server, dvc, training or MLflow's server. Then `recursight up` and the same command are given again, as a
-person would, and `aftermath.faults` looks at everything.
+In every second round a pipeline runs from nothing, in the terminal or by the worker, and one process dies: flow,
+worker, Prefect's server, dvc, training or MLflow's server. Then `recursight up` and the same command are given again,
+as a person would, and `aftermath.faults` looks at everything. In the other rounds it is the turn of each command
+without servers, see `commands`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 from benchmarks.account import commit, machine
 
 from tests.chaos import aftermath, victims
+from tests.chaos.commands import JOBS, Commands
 from tests.platforms import QUICK, Platform
 from tests.workspace import ROOT, SMALL, Workspace
 
@@ -34,25 +36,17 @@ RESULTS = ROOT / "benchmarks" / "results" / "chaos.md"
 
 @dataclass(frozen=True)
 class Round:
-    """What was done, and what came of it."""
+    """What was done, and what was found after the command was given again."""
 
     number: int
-    where: str
-    kind: str
-    killed: str
-    after_seconds: float
-    first: str
-    again_seconds: float
+    command: str
+    disturbed: str
     faults: list[str]
 
     @property
     def row(self) -> str:
         verdict = "; ".join(self.faults) or "all well"
-        killed = self.killed.replace("|", " ")
-        return (
-            f"| {self.number} | {self.where} | {self.kind} | `{killed}` | {self.after_seconds:.1f} | {self.first} "
-            f"| {self.again_seconds:.1f} | {verdict} |"
-        )
+        return " | ".join(["", str(self.number), self.command, self.disturbed, verdict.replace("|", " "), ""]).strip()
 
 
 class Chaos:
@@ -95,11 +89,11 @@ class Chaos:
         """One kill, for certain: a run that was over too soon is done again."""
         for attempt in range(5):
             done = self._round(number, where, kind, 0.8**attempt)
-            if done.killed:
+            if done is not None:
                 return done
-        return done
+        return Round(number, f"pipeline, {where}", f"no {kind} was there to be killed", ["no kill in five attempts"])
 
-    def _round(self, number: int, where: str, kind: str, share: float) -> Round:
+    def _round(self, number: int, where: str, kind: str, share: float) -> Round | None:
         experiment = f"chaos-{number}-{share:.2f}"
         self._from_nothing(experiment)
         wait_seconds = self.random.uniform(0, share * self.usual_seconds[where])
@@ -107,23 +101,24 @@ class Chaos:
         command = self._begin(where)
         try:
             time.sleep(wait_seconds)  # the random moment
-            told = victims.kill(self.platform, kind, lambda: command.poll() is not None)
+            killed = victims.kill(self.platform, kind, lambda: command.poll() is not None)
             after = time.monotonic() - began
             first = self._end(command)
         finally:
             if command.poll() is None:
                 command.kill()
                 command.wait()
-        began = time.monotonic()
         again: list[str] = []
         try:
             self.platform.up()
             self.platform.workspace.run(*COMMANDS[where], timeout_seconds=SECOND_SECONDS)
         except (AssertionError, subprocess.TimeoutExpired) as error:
             again.append(f"the same command failed: {' '.join(str(error).split())[-400:]}")
-        seconds = time.monotonic() - began
+        if killed is None:
+            return None
+        disturbed = f"kill {kind} `{killed[0].replace('|', ' ')}` after {after:.1f} s; {first}"
         found = aftermath.faults(self.platform, experiment, self.expected)
-        return Round(number, where, kind, told[0] if told else "", after, first, seconds, again + found)
+        return Round(number, f"pipeline, {where}", disturbed, again + found)
 
     def _begin(self, where: str) -> "subprocess.Popen[bytes]":
         workspace = self.platform.workspace
@@ -141,7 +136,7 @@ class Chaos:
 
     def _end(self, command: "subprocess.Popen[bytes]") -> str:
         """Waits for the disturbed command; servers come back meanwhile, as somebody brings them."""
-        with suppress(AssertionError):  # told by the second one
+        with suppress(AssertionError):  # the second one reports it
             self.platform.up()
         try:
             command.wait(FIRST_SECONDS)
@@ -150,7 +145,7 @@ class Chaos:
             try:
                 command.wait(15)
             except subprocess.TimeoutExpired:
-                return "hung, deaf to SIGTERM"
+                return "hung, even after SIGTERM"
             return f"hung, ended by SIGTERM: {command.returncode}"
         return f"ended: {command.returncode}"
 
@@ -169,12 +164,15 @@ def report(seed: int, chaos: Chaos, rounds: list[Round]) -> str:
     lines = [
         "# Chaos",
         "",
-        f"`make chaos`, seed {seed}: {well} of {len(rounds)} rounds well. An undisturbed run takes {usual}.",
-        "Each round is a run from nothing that loses one process to SIGKILL; then come `recursight up` and the same",
-        f"command. {machine()}; {date.today()}; commit {commit()}.",
+        f"`python -m tests.chaos --rounds {len(rounds)} --seed {seed}`: {well} of {len(rounds)} rounds passed. An "
+        f"undisturbed pipeline takes {usual}.",
         "",
-        "| round | where | kind | killed | after s | first command | again s | found |",
-        "|---|---|---|---|---|---|---|---|",
+        "In each round one command is disturbed at a random moment, and then given again. `ended with` is the exit",
+        "status of the disturbed command. The last column lists what was wrong after the second one.",
+        f"{machine()}; {date.today()}; commit {commit()}.",
+        "",
+        "| round | command | disturbance | found |",
+        "|---|---|---|---|",
         *(done.row for done in rounds),
     ]
     return "\n".join(lines) + "\n"
@@ -182,27 +180,39 @@ def report(seed: int, chaos: Chaos, rounds: list[Round]) -> str:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=30)
+    options.add_argument("--rounds", type=int, default=100)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--epochs", type=int, default=80)
-    options.add_argument("--only", choices=victims.KINDS)
+    options.add_argument("--epochs", type=int, default=80, help="of the pipelines that are killed")
+    options.add_argument("--only", choices=[*victims.KINDS, *JOBS], help="kill this process, or disturb this command")
     options.add_argument("--out", type=Path, default=RESULTS)
     chosen = options.parse_args()
     print(f"seed {chosen.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        chaos = Chaos(Path(folder), chosen.seed, chosen.epochs)
+        Workspace.shared = Path(folder) / "shared"
+        for name in ("shared", "platform", "commands"):
+            (Path(folder) / name).mkdir()
+        chaos = Chaos(Path(folder) / "platform", chosen.seed, chosen.epochs)
+        commands = Commands(Path(folder) / "commands", chosen.seed)
         try:
             chaos.undisturbed()
             rounds: list[Round] = []
             for number in range(chosen.rounds):
-                kind = chosen.only or victims.KINDS[(number + chosen.seed) % len(victims.KINDS)]
-                where = "worker" if kind == "worker" else chaos.random.choice(list(COMMANDS))
-                rounds.append(chaos.round(number, where, kind))
+                rounds.append(_round(chaos, commands, number, chosen.seed, chosen.only))
                 print(rounds[-1].row, flush=True)
                 chosen.out.write_text(report(chosen.seed, chaos, rounds), encoding="utf-8")
         finally:
             chaos.platform.workspace.run("recursight", "down")
     return int(any(done.faults for done in rounds))
+
+
+def _round(chaos: Chaos, commands: Commands, number: int, seed: int, only: str | None) -> Round:
+    turn = number // 2 + seed
+    if only in JOBS or (only is None and number % 2):
+        name = only or list(JOBS)[turn % len(JOBS)]
+        return Round(number, name, *commands.round(number, name))
+    kind = only or victims.KINDS[turn % len(victims.KINDS)]
+    where = "worker" if kind == "worker" else chaos.random.choice(list(COMMANDS))
+    return chaos.round(number, where, kind)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def monitor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """DriftCheck for drift: compare the champion's logged predictions with its test split.
+    """Check for drift: compare the champion's logged predictions with its test split.
 
     Writes a report, logs the results to MLflow, and sends the event that can
     start a retraining. The exit status is 3 with drift, and 0 without drift or
