@@ -4,6 +4,7 @@ Each kind of leftover has one function. It finds leftovers of processes of this 
 ended, and removes them if `clear`. Anything that may still be in use is never touched.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -200,17 +201,13 @@ def _is_free(lock: Path) -> bool:
 def _folders(layout: Layout) -> Iterator[Path]:
     """The folders in which `files.replacing` writes."""
     yield layout.root
-    waiting = [(layout.artifacts, 0), (layout.state, 0)]
-    while waiting:
-        folder, depth = waiting.pop()
-        if not folder.is_dir():
-            continue
-        yield folder
-        if depth == DEPTH:
-            continue
-        with suppress(FileNotFoundError):  # a running stage may replace it now
-            below = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-            waiting += [(path, depth + 1) for path in below if not (folder == layout.state and path.name in NOT_OURS)]
+    for root in (layout.artifacts, layout.state):
+        for place, names, _ in os.walk(root):
+            folder = Path(place)
+            yield folder
+            too_deep = len(folder.relative_to(root).parts) == DEPTH
+            left_out = NOT_OURS if folder == layout.state else ()
+            names[:] = [name for name in names if not (too_deep or name.startswith(".") or name in left_out)]
 
 
 def _half_written(layout: Layout) -> Iterator[Path]:
