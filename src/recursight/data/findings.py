@@ -142,8 +142,8 @@ class Findings:
         """Ids of identical images with different labels (the first ones only), and the number of such images."""
         labels, same = self.labels, splitting.identity(self.sha256)
         order = np.lexsort((labels, same))
-        torn = (same[order][1:] == same[order][:-1]) & (labels[order][1:] != labels[order][:-1])
-        images = np.unique(same[order][1:][torn])
+        differing = (same[order][1:] == same[order][:-1]) & (labels[order][1:] != labels[order][:-1])
+        images = np.unique(same[order][1:][differing])
         rows = sorted((np.flatnonzero(same == image).tolist() for image in images[:LISTED_CONFLICTS]), key=min)
         ids = self.ids
         return [[ids[row].as_py() for row in members] for members in rows], len(images)

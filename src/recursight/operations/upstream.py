@@ -28,7 +28,7 @@ def follow(layout: Layout) -> str:
     remote = name.partition("/")[0]
     fetched = _git(layout.root, "fetch", "--quiet", remote)
     if fetched.returncode:
-        return f"{remote} cannot be reached, so this goes on with what is here: {_last_line(fetched)}"
+        return f"{remote} cannot be reached; continuing with the local commits: {_last_line(fetched)}"
     before = _git(layout.root, "rev-parse", "HEAD").stdout.strip()
     merged = _merge(layout.root)
     if merged.returncode:
