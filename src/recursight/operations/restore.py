@@ -3,7 +3,6 @@
 Everything happens in a separate git work tree, and the restored code runs in its own process.
 """
 
-import configparser
 import hashlib
 import importlib.metadata
 import json
@@ -163,39 +162,18 @@ def _data(layout: Layout, project: Layout, version: "ModelVersion", restored: Re
 
 
 def _share_cache(layout: Layout, project: Layout) -> None:
-    """Makes the work tree use the project's cache, and those remotes and secrets of it that are not in git."""
-    settings = configparser.ConfigParser(interpolation=None)
-    for name in ("config", "config.local"):
-        path = layout.root / ".dvc" / name
-        if not path.is_file():
-            continue
-        found = configparser.ConfigParser(interpolation=None)
-        found.read(path, encoding="utf-8")
-        for section in found.sections():
-            values = dict(found[section])
-            place = _outside(layout.root, path.parent, values.get("url", ""))
-            if place:
-                values["url"] = place
-            if name == "config.local" or place:
-                settings[section] = _section(settings, section) | values
-    cache = dvc(layout.root, "cache", "dir").stdout.strip()
-    settings["cache"] = _section(settings, "cache") | {"dir": cache}
-    local = project.root / ".dvc" / "config.local"
-    local.touch(mode=0o600)  # it may hold secrets
-    with local.open("w", encoding="utf-8") as file:
-        settings.write(file)
+    """Makes the work tree use the project's cache, and those of its remotes and secrets that are not in git."""
+    from dvc.config import Config, merge
 
-
-def _section(settings: configparser.ConfigParser, name: str) -> dict[str, str]:
-    return dict(settings[name]) if settings.has_section(name) else {}
-
-
-def _outside(root: Path, folder: Path, url: str) -> str | None:
-    """The absolute path of a remote given as a relative path outside the project; git has restored those inside."""
-    if not url or "://" in url or Path(url).is_absolute():
-        return None
-    place = (folder / url).resolve()
-    return None if place.is_relative_to(root.resolve()) else str(place)
+    origin = Config(str(layout.root / ".dvc"))
+    committed, shared = origin.load_one("repo"), origin.load_one("local")
+    for name, remote in committed["remote"].items():
+        if not Path(remote["url"]).is_relative_to(layout.root):  # git has restored those inside
+            shared["remote"][name] = remote | shared["remote"].get(name, {})
+    shared["cache"]["dir"] = dvc(layout.root, "cache", "dir").stdout.strip()
+    (project.root / ".dvc" / "config.local").touch(mode=0o600)  # it may contain secrets
+    with Config(str(project.root / ".dvc")).edit("local") as settings:
+        merge(settings, shared)
 
 
 def _parameters(project: Layout, version: "ModelVersion", recorded: Records, restored: Restored) -> None:
