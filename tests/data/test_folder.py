@@ -71,7 +71,7 @@ def test_every_bad_image_is_named(folder: Path) -> None:
     (folder / "10" / "21.png").write_bytes(whole[: len(whole) // 2])
     (folder / "loose.png").write_bytes(whole)
     sentence = refused(folder)
-    assert "the data has 4 faults; nothing was changed." in sentence
+    assert "the data has 4 errors; nothing was changed." in sentence
     assert "--skip-bad" in sentence
     assert "2/0.png is empty." in sentence
     assert "2/1.png is not an image that can be decoded." in sentence

@@ -146,6 +146,6 @@ def test_all_faults_are_told_at_once(folder: Path) -> None:
     (folder / IMAGES).unlink()
     (folder / LABELS).unlink()
     sentence = refused(folder)
-    assert "2 faults" in sentence
+    assert "2 errors" in sentence
     assert f"train-{IMAGES} is truncated" in sentence
     assert f"t10k-{IMAGES} is truncated" in sentence

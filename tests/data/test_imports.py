@@ -135,7 +135,7 @@ def test_bad_images_change_nothing_unless_skipped(project: Layout, flowers: Path
     (flowers / "10" / "20.png").write_bytes(b"junk")
     with pytest.raises(InputError) as error:
         import_data(project, flowers, **SHARES)
-    assert "2 faults" in str(error.value)
+    assert "2 errors" in str(error.value)
     assert "2/0.png is empty." in str(error.value)
     assert "10/20.png is not an image" in str(error.value)
     assert state(project) == before

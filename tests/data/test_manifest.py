@@ -50,7 +50,7 @@ def test_listed_but_missing_and_all_others(folder: Path) -> None:
     with pytest.raises(InputError) as error:
         prepare(folder, folder.parent / "store")
     sentence = str(error.value)
-    assert "the data has 4 faults" in sentence
+    assert "the data has 4 errors" in sentence
     assert "0.png is listed but missing (manifest.csv line 2)." in sentence
     assert "1.png has no label (manifest.csv line 3)." in sentence
     assert "manifest.csv line 4 has no path." in sentence

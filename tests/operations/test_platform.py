@@ -138,7 +138,7 @@ def test_an_event_starts_a_retraining_that_pins_new_files_in_data_and_trains_on_
     run = platform.retrainings()[0]
     assert run["created_by"]["type"] == "AUTOMATION"
     assert run["state_name"] == "Retrained"
-    assert "data/ held new files" in run["state"]["message"]
+    assert "data/ has new files" in run["state"]["message"]
     assert "data.dvc" in platform.workspace.run("git", "status", "--porcelain")
     assert registered(platform) == versions + 1
     assert platform.workspace.run("dvc", "status", "data.dvc").strip().endswith("up to date.")
@@ -270,7 +270,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         output = workspace.run("recursight", "up", f"--mlflow-port={port}", f"--prefect-port={free_port()}", status=2)
-    assert f"port {port}, meant for mlflow, is in use by process {os.getpid()}" in output
+    assert f"port {port} for mlflow is in use by process {os.getpid()}" in output
     assert f"--mlflow-port {port + 1}" in output
     assert "Traceback" not in output
     assert workspace.run("recursight", "down").strip() == "nothing was running"
@@ -280,6 +280,6 @@ def test_a_prefect_toml_of_yours_is_left_alone(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     path = workspace.root / "prefect.toml"
     path.write_text('[api]\nurl = "http://127.0.0.1:9/api"\n')
-    assert "prefect.toml is yours" in workspace.run("recursight", "up", status=2)
+    assert "prefect.toml was not written by recursight" in workspace.run("recursight", "up", status=2)
     workspace.run("recursight", "down")
     assert path.exists()

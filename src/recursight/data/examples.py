@@ -57,7 +57,7 @@ def examples(
 def _outcomes(
     records: Iterator[Record | Fault], decode: Decode, keep: Callable[[Shape], bool], with_bytes: bool
 ) -> Iterator[list[Example | Fault]]:
-    """Keeps all cores busy with a few chunks; the first are short, to find out how large the images are."""
+    """Decodes a few chunks in parallel; the first ones are short, to find out how large the images are."""
 
     def work(chunk: list[Record | Fault]) -> list[Example | Fault]:
         return [item if isinstance(item, Fault) else _example(item, decode, keep, with_bytes) for item in chunk]

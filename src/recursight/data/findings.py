@@ -1,6 +1,6 @@
-"""What one pass over a source finds out: counts, sizes, everything that is wrong, and a row for each good image.
+"""The results of one pass over a source: counts, sizes, all errors, and one row per valid image.
 
-The rows are kept in arrays, since there may be a million.
+The rows are stored in arrays, since there may be a million.
 """
 
 from array import array
@@ -21,7 +21,7 @@ LISTED_CONFLICTS = 100
 
 
 def each_value(values: Sequence[str]) -> Sequence[str]:
-    """Every distinct target value is a stratum."""
+    """Makes every distinct target value a stratum."""
     return values
 
 
@@ -29,10 +29,10 @@ class Example(NamedTuple):
     """A record that could be decoded.
 
     Attributes:
-        record: as the reader gave it, or with bytes in place of a path.
-        shape: H, W, C of its pixels.
+        record: from the reader, or with the encoded bytes instead of a path.
+        shape: H, W, C.
         sha256: of its pixels.
-        pixels: uint8, H, W, C; None where nobody wants them.
+        pixels: uint8, H, W, C; None if they are not needed.
     """
 
     record: Record
@@ -42,13 +42,13 @@ class Example(NamedTuple):
 
 
 class Findings:
-    """Grows by `add`.
+    """Collects results with `add`.
 
     Attributes:
-        counts: good images by split (None: the source does not say) and class.
-        shapes: good images by H, W, C.
+        counts: valid images by split (None if the source does not define it) and class.
+        shapes: valid images by H, W, C.
         first_of_shape: the id of the first image of each shape.
-        faults: everything wrong, in order.
+        faults: all errors, in order.
     """
 
     def __init__(self, source: Source) -> None:
@@ -67,7 +67,7 @@ class Findings:
         self._numbers = array("i")
 
     def add(self, outcomes: list[Example | Fault]) -> list[Example]:
-        """Takes in a chunk and returns what is good of it."""
+        """Adds a chunk and returns its valid examples."""
         good = [outcome for outcome in outcomes if self._is_good(outcome)]
         for record, shape, sha256, _ in good:
             self.counts[record.split, record.label] += 1
@@ -83,7 +83,7 @@ class Findings:
         if isinstance(outcome, Fault):
             self.faults.append(outcome)
             return False
-        key = hash(outcome.record.id)  # 8 bytes for each id that was seen, not the id
+        key = hash(outcome.record.id)  # 8 bytes per id, less than the id itself
         if key in self._seen:
             self.faults.append(Fault(outcome.record.id, "is listed twice."))
             return False
@@ -101,17 +101,17 @@ class Findings:
 
     @property
     def official(self) -> np.ndarray:
-        """Splits as `split.assign` takes them."""
+        """The source's splits, in the format of `split.assign`."""
         return self._column(1)
 
     @property
     def groups(self) -> np.ndarray:
-        """Numbers into `group_names`; -1 for none."""
+        """Indices into `group_names`; -1 for none."""
         return self._column(2)
 
     @property
     def group_names(self) -> list[str]:
-        """Names by number, the empty one last, which is number -1."""
+        """Names of groups; the last one, index -1, is empty."""
         return [name for name in self._group_of if name is not None] + [""]
 
     @property
@@ -123,33 +123,33 @@ class Findings:
         return np.array(self._numbers[number::3], np.int64)
 
     def refuse(self, skip_bad: bool) -> None:
-        """Raises InputError with every fault, unless they are to be skipped and can be."""
+        """Raises InputError with all errors, except those that `skip_bad` allows."""
         faults = [fault for fault in self.faults if fault.fatal or not skip_bad]
         if faults:
-            few = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
+            few = "1 error" if len(faults) == 1 else f"{len(faults):,} errors"
             hint = ""
             if any(not fault.fatal for fault in faults):
-                hint = " Fix them, or leave the bad images out with `recursight data import SOURCE --skip-bad`."
+                hint = " Fix them, or skip the bad images with `recursight data import SOURCE --skip-bad`."
             raise InputError(f"the data has {few}; nothing was changed.{hint}\n" + "\n".join(map(str, faults)))
         if not self.counts:
-            raise InputError("the data holds no image.")
+            raise InputError("the data contains no image.")
         labels = {label for _, label in self.counts}
         empty = [name for name in self.source.classes if name not in labels]
         if empty:
             raise InputError(f"no images of class {', '.join(map(repr, empty))}: add some, or remove the class.")
 
     def conflicts(self) -> tuple[list[list[str]], int]:
-        """Ids of identical images with different labels, the first ones only, and how many such images there are."""
+        """Ids of identical images with different labels (the first ones only), and the number of such images."""
         labels, same = self.labels, splitting.identity(self.sha256)
         order = np.lexsort((labels, same))
-        torn = (same[order][1:] == same[order][:-1]) & (labels[order][1:] != labels[order][:-1])
-        images = np.unique(same[order][1:][torn])
+        differing = (same[order][1:] == same[order][:-1]) & (labels[order][1:] != labels[order][:-1])
+        images = np.unique(same[order][1:][differing])
         rows = sorted((np.flatnonzero(same == image).tolist() for image in images[:LISTED_CONFLICTS]), key=min)
         ids = self.ids
         return [[ids[row].as_py() for row in members] for members in rows], len(images)
 
     def splits(self, validation: float, test: float, seed: int, strata: Strata = each_value) -> np.ndarray:
-        """Gives every good image its split, see `split.assign`."""
+        """Assigns a split to every valid image, see `split.assign`."""
         names = strata(self.source.classes)
         distinct = tuple(dict.fromkeys(names))
         number_of = {name: number for number, name in enumerate(distinct)}

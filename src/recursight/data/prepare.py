@@ -1,6 +1,6 @@
-"""From any source to the one store: decode, fit, write, split. One pass, and never more in memory than a few chunks.
+"""Makes the store from any source: decodes, resizes, writes and splits in one pass, with a few chunks in memory.
 
-What grows with the number of images is about 400 bytes for each: id, target, group, hash, pixel sums and statistics.
+Memory grows by about 400 bytes per image: id, target, group, hash, pixel sums and statistics.
 """
 
 import hashlib
@@ -43,26 +43,26 @@ def prepare(
 
     Args:
         source: the folder with the raw data.
-        folder: where the store goes; one that stands there is replaced.
-        size: height and width of the stored images; None keeps their own, which must then be one for all.
-        resize: how an image of another size or aspect is fitted, see `images.decode`.
-        channels: grey, rgb or keep; to keep them, they must be the same for all.
-        validation: share of the training images that validates, where the source has no validation split.
-        test: share of all images that tests, where the source has no test split.
+        folder: of the store; an existing one is replaced.
+        size: height and width of the stored images; None keeps the original size, which must be the same for all.
+        resize: how images of another size are resized, see `images.decode`.
+        channels: grey, rgb or keep; with keep, all images must have the same.
+        validation: share of the training images for validation, if the source has no validation split.
+        test: share of all images for testing, if the source has no test split.
         seed: of the split.
-        strata: of the source's distinct target values, each one's stratum; every split gets its share of each stratum.
-        skip_bad: leaves out images that cannot be used, instead of refusing the source.
-        progress: called with how many images are done, and of how many.
+        strata: maps the source's distinct target values to strata; every split gets its share of each stratum.
+        skip_bad: skip images that cannot be used, instead of refusing the source.
+        progress: called with the number of finished images and their total.
 
     Returns:
-        The content of store.json, and under `skipped` what was left out because it is bad, a sentence each.
+        The content of store.json, and `skipped`: a sentence for each image that was skipped.
 
     Raises:
-        InputError: with everything that is wrong with the source. No file is changed then.
+        InputError: with all errors of the source. Then no file is changed.
     """
     findings = Findings(open_source(source))
 
-    def keep(shape: Shape) -> bool:  # images of a second shape are refused below; the pass goes on to find all faults
+    def keep(shape: Shape) -> bool:  # a second shape is refused below, after the pass has found all errors
         return not findings.shapes or (shape in findings.shapes and len(findings.shapes) == 1)
 
     def fit(image: bytes | Path | np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ def _write_examples(path: Path, findings: Findings, splits: np.ndarray, lengths:
 
 
 def _write_targets(path: Path, findings: Findings, lengths: np.ndarray) -> None:
-    """One target an example, over all of its frames."""
+    """One target per example, which covers all its frames."""
     values = pa.DictionaryArray.from_arrays(pa.array(findings.labels, pa.int32()), pa.array(findings.source.classes))
     count = len(lengths)
     table = pa.table(
@@ -146,7 +146,7 @@ def _summary(findings: Findings, splits: np.ndarray, writer: FrameWriter) -> dic
 
 
 def _digest(findings: Findings, splits: np.ndarray, writer: FrameWriter) -> str:
-    """SHA-256 over what decides a training: the shape, and each example's id, length, target, split and hash."""
+    """SHA-256 of all that a training depends on: the shape, and the id, length, target, split and hash of examples."""
     values = findings.source.classes
     digest = hashlib.sha256(files.digest({"shape": writer.shape, "values": values}).encode())
     start = 0

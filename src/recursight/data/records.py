@@ -1,4 +1,4 @@
-"""What a reader yields, whatever the format: one record per image, or the fault that stands in its place."""
+"""The output of every reader: for each image a record, or a fault if it cannot be used."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -31,10 +31,10 @@ class Record(NamedTuple):
     """One image of a source.
 
     Attributes:
-        id: names it within the source, and nothing else does.
+        id: unique within the source.
         label: name of its class.
-        split: one of `SPLITS`, or None where the source does not say.
-        group: images of one group stay in one split; None: it may go anywhere.
+        split: one of `SPLITS`, or None if the source does not define it.
+        group: all images of a group are in the same split; None for no group.
         image: encoded bytes, a file to read them from, or uint8 pixels (H, W or H, W, C).
     """
 
@@ -46,9 +46,9 @@ class Record(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with one image, or, if `fatal`, with a whole file: then `--skip-bad` does not help.
+    """The error of one image, or of a whole file if `fatal`; `--skip-bad` does not skip fatal ones.
 
-    The reason goes on where the id ends, as in "cat/1.png is empty."
+    The reason continues a sentence that begins with the id, as in "cat/1.png is empty."
     """
 
     id: str
@@ -61,14 +61,14 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source: what its listing and headers say, and its records, which are read as they are asked for.
+    """An opened source: what its listing and headers contain, and its records, which are read on demand.
 
     Attributes:
-        format: the reader's name.
+        format: name of the reader.
         classes: names in the order of their labels.
-        count: records to expect.
+        count: number of records.
         read: starts a pass over the records, in the source's order.
-        ignored: files in the folder that belong to no record.
+        ignored: files in the folder that are not part of the data set.
     """
 
     format: str
@@ -79,12 +79,12 @@ class Source:
 
 
 def natural_order(name: str) -> tuple[list[tuple[int, int | str]], str]:
-    """A sort key: numbers by value, so that "2" comes before "10"; letters without regard to case."""
+    """A sort key: numbers by value, so that "2" comes before "10"; case-insensitive."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part], name
 
 
 def leaves(path: Path, root: Path) -> bool:
-    """Whether a path, links followed, lies outside a folder; DVC's own links into its cache do not count."""
+    """Whether a path, with links resolved, is outside a folder; links of DVC into its cache are allowed."""
     target = path.resolve()
     return not target.is_relative_to(root) and _CACHED.search(target.as_posix()) is None

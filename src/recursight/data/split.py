@@ -1,10 +1,9 @@
-"""Which image trains, which validates, which tests: official splits kept, missing ones taken from training images.
+"""Assigns images to splits: the source's splits are kept, missing ones are taken from its training images.
 
-Every split gets its share of each stratum: a class, or all images alike where a task has no classes.
+Every split gets its share of each stratum, which is a class, or all images if a task has no classes.
 
-Images that must not be parted (identical pixels, or one group) form a unit, and a unit stands in one split. The order
-in which units are dealt out comes from their pixels and the seed alone, so that images added later move few others
-from one split to another.
+Images that must stay together (identical pixels, or one group) form a unit, and a unit is in one split. The order of
+units depends only on their pixels and the seed, so that adding images moves few others to another split.
 """
 
 import numpy as np
@@ -28,21 +27,21 @@ def assign(
     test: float,
     seed: int,
 ) -> np.ndarray:
-    """Gives every image its split.
+    """Assigns a split to every image.
 
     Args:
         strata: of N images, as indices into `names`.
         official: N splits as indices into `NAMES`, or `UNSAID`.
-        units: N numbers from 0 on; images with the same number are not parted.
+        units: N numbers from 0 on; images with the same number stay together.
         sha256: (N, 32) uint8, of the pixels.
         names: of the strata, for error messages.
-        validation: share of the training images, where the source has no validation split.
-        test: share of all images, where the source has no test split.
-        seed: of the order in which images are dealt out.
+        validation: share of the training images, if the source has no validation split.
+        test: share of all images, if the source has no test split.
+        seed: of the order of units.
 
     Returns:
-        int8, N indices into `NAMES`. Where official splits tear a unit, its images in the test split stay (else those
-        in the validation split) and the others are left out, since training on them would give the answers away.
+        int8, N indices into `NAMES`. If the source puts a unit into several splits, its images in the test split (else
+        in the validation split) stay there, and the others are left out, since training on them would be leakage.
 
     Raises:
         InputError: if a stratum has too few images, or groups, to have one in each split.
@@ -67,7 +66,7 @@ def assign(
 
 
 def units_of(sha256: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Numbers the sets of images that must not be parted: equal sha256 or equal group (below 0: none), in chains."""
+    """Numbers the sets of images that must stay together: connected by equal sha256 or group (below 0: none)."""
     identical = identity(sha256)
     if (groups < 0).all():
         return identical
@@ -105,7 +104,7 @@ def _keys(sha256: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _targets(totals: np.ndarray, pool: np.ndarray, wanted: list[int], validation: float, test: float) -> np.ndarray:
-    """(3, strata): how many images of each stratum each split is to take from the pool; at least one of each wanted."""
+    """(3, strata): images of each stratum that each split takes from the pool; at least one for wanted splits."""
     targets = np.zeros((3, len(pool)), np.int64)
     if TEST in wanted:
         targets[TEST] = np.clip(np.rint(totals * test), 1, pool - len(wanted))
@@ -116,7 +115,7 @@ def _targets(totals: np.ndarray, pool: np.ndarray, wanted: list[int], validation
 
 
 def _carve(strata: np.ndarray, units: np.ndarray, keys: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Deals units out: large ones first, each to where most is missing; then single images fill up exactly."""
+    """Distributes units: first large ones, each to the split that lacks most; then single images fill the rest."""
     splits = np.full(len(strata), TRAIN, np.int8)
     missing = targets.copy()
     sizes = np.bincount(units)
@@ -141,7 +140,7 @@ def _carve(strata: np.ndarray, units: np.ndarray, keys: np.ndarray, targets: np.
 
 
 def _large_units(units: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
-    """The images of each unit of two or more, largest unit first, else in the order of their smallest keys."""
+    """The images of each unit of two or more; the largest unit first, then by smallest key."""
     rows = np.flatnonzero(sizes[units] > 1)
     rows = rows[np.lexsort((keys[rows], units[rows]))]
     members = np.split(rows, np.flatnonzero(np.diff(units[rows])) + 1) if len(rows) else []
@@ -151,7 +150,7 @@ def _large_units(units: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> list
 def _give_every_split_every_stratum(
     strata: np.ndarray, units: np.ndarray, splits: np.ndarray, targets: np.ndarray
 ) -> None:
-    """Moves the smallest unit that another split can spare to each split that large units left without a stratum."""
+    """Moves the smallest unit that another split can spare to each split that lacks a stratum."""
     counts = np.zeros_like(targets)
     np.add.at(counts, (splits, strata), 1)
     for split, stratum in np.argwhere((targets > 0) & (counts == 0)):
@@ -169,7 +168,7 @@ def _give_every_split_every_stratum(
 def _require_enough(
     strata: np.ndarray, units: np.ndarray, pool: np.ndarray, wanted: list[int], names: tuple[str, ...]
 ) -> None:
-    """Each stratum needs a unit for train and one for each split that is carved."""
+    """Each stratum needs a unit for train and one for each split that is taken from it."""
     pairs = np.unique(np.stack([strata[pool], units[pool]]), axis=1)
     units_of_stratum = np.bincount(pairs[0], minlength=len(names))
     needed = 1 + len(wanted)

@@ -1,14 +1,14 @@
-"""The store: the one form in which images and clips reach training and evaluation.
+"""The store: the format in which training and evaluation read images and clips.
 
 A folder of five files:
 
 - `frames.npy`: uint8, F H W C, all frames of all examples one after another.
-- `examples.parquet`: a row an example: id, first_frame, frames (how many), rate (per second; 0 for stills), split (one
-  of `SPLITS`, or `left-out` for a training example that equals one of another split), group (empty for none) and
-  sha256 (hex, of its pixels).
-- `targets.parquet`: what examples are labelled with, none, one or several rows each: example (row of examples.parquet),
-  start_frame, end_frame (exclusive) and value (a word, in the source's order of words; only tasks interpret it).
-- `statistics.parquet`: a row an example, figures of its pixels that drift is found by.
+- `examples.parquet`: one row per example: id, first_frame, frames (their number), rate (per second; 0 for stills),
+  split (one of `SPLITS`, or `left-out` for a training example that is identical to one of another split), group (empty
+  for none) and sha256 (hex, of its pixels).
+- `targets.parquet`: the labels, any number of rows per example: example (row of examples.parquet), start_frame,
+  end_frame (exclusive) and value (a categorical with the source's order of values; only tasks interpret it).
+- `statistics.parquet`: one row per example, statistics of its pixels that drift is detected with.
 - `store.json`: shape, counts, normalisation, digest.
 """
 
@@ -41,8 +41,8 @@ class Store:
         examples: as in examples.parquet.
         targets: as in targets.parquet; `value` is a categorical.
         mean: per channel, of the training split, on the scale 0 to 1.
-        std: likewise; never zero.
-        digest: SHA-256 over everything above that decides a training.
+        std: the standard deviation, like mean; never zero.
+        digest: SHA-256 of everything above that a training depends on.
         summary: the content of store.json.
     """
 
@@ -83,7 +83,7 @@ def open_store(folder: Path) -> Store:
     """Opens a store without reading its frames.
 
     Raises:
-        InputError: if there is none, it was made by an earlier version, or its files do not belong together.
+        InputError: if there is none, it was made by an earlier version, or its files are inconsistent.
     """
     if any((folder / name).exists() for name in EARLIER):
         raise InputError(f"{folder} was made by an earlier version of recursight: run `dvc repro prepare`.")
@@ -111,13 +111,13 @@ def open_store(folder: Path) -> Store:
 
 
 class FrameWriter:
-    """An .npy file that grows: how many frames come is known only at the end.
+    """Writes an .npy file whose number of frames is known only at the end.
 
-    NumPy pads the header of such a file so that its first axis can be rewritten in place. Writing through a stream and
-    not a memory map keeps the pages out of this process's memory.
+    NumPy pads the header so that the first axis can be rewritten in place. Writing to a stream instead of a memory map
+    keeps the frames out of the memory of this process.
 
     Attributes:
-        count: frames so far.
+        count: number of frames so far.
         shape: H, W, C of each.
     """
 
@@ -133,8 +133,8 @@ class FrameWriter:
         """Appends examples.
 
         Args:
-            frames: uint8, F H W C, those of all the examples one after another.
-            lengths: frames of each example; None: each frame is one.
+            frames: uint8, F H W C, the frames of all examples one after another.
+            lengths: number of frames of each example; None for one each.
         """
         if self.count == 0:
             self.shape = frames.shape[1:]
@@ -166,11 +166,13 @@ class FrameWriter:
         sums = np.concatenate(self._sums, axis=1)[:, chosen].sum(axis=1)
         pixels = int(self.lengths[chosen].sum()) * self.shape[0] * self.shape[1]
         mean = sums[0] / pixels
-        deviation = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 1.0))  # a grey level at least: never divide by zero
+        deviation = np.sqrt(
+            np.maximum(sums[1] / pixels - mean**2, 1.0)
+        )  # at least one grey level, to avoid division by zero
         return [round(float(value), 6) for value in mean / 255], [round(float(value), 6) for value in deviation / 255]
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """Figures of every example, the mean of its frames'; see `data.statistics`."""
+        """Statistics of every example, averaged over its frames; see `data.statistics`."""
         return {name: np.concatenate([part[name] for part in self._statistics]) for name in self._statistics[0]}
 
     def _write_header(self) -> None:

@@ -1,9 +1,10 @@
-"""Clean-up: what killed processes left is found, reported and removed.
+"""Clean-up: finds, reports and removes what killed processes left behind.
 
-Each kind has one function. It finds what surely belongs to processes that are gone, of this machine and this project,
-and removes it unless it is only to look. What is alive, or may be, is never touched.
+Each kind of leftover has one function. It finds leftovers of processes of this machine and project that have certainly
+ended, and removes them if `clear`. Anything that may still be in use is never touched.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,8 +25,14 @@ from recursight.params import load
 from recursight.tracking.connection import PATIENT
 
 GRACE_SECONDS = (3.0,)  # for an orphan between SIGTERM and SIGKILL
-DEPTH = 3  # of folders below artifacts/ and .recursight/ in which targets lie
-NOT_OURS = {"restored", "prefect", "logs", "downloads", "import"}  # of .recursight: kept whole by others
+DEPTH = 3  # of folders below artifacts/ and .recursight/ that contain targets
+NOT_OURS = {
+    "restored",
+    "prefect",
+    "logs",
+    "downloads",
+    "import",
+}  # folders of .recursight that other code keeps consistent
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,9 @@ class Leftover:
 
 
 def begin(layout: Layout) -> list[Leftover]:
-    """At the start of a flow, in the process that has claimed the clone: removes what earlier ones left.
+    """Removes leftovers at the start of a flow, in the process that has claimed the clone.
 
-    MLflow runs and decisions are left to `mlflow_runs` and `decisions`, since MLflow takes seconds to import.
-
-    Returns:
-        What was removed.
+    Those in MLflow are left to `mlflow_runs` and `decisions`, since MLflow takes seconds to import.
     """
     from prefect.runtime import flow_run
 
@@ -61,12 +65,12 @@ def begin(layout: Layout) -> list[Leftover]:
 
 
 def on_this_machine(layout: Layout, clear: bool) -> list[Leftover]:
-    """Processes, files and notes of locks; no server is asked. The processes first: they hold the rest."""
+    """Leftovers that are found without a server."""
     return [leftover for kind in KINDS for leftover in kind(layout, clear)]
 
 
 def orphans(layout: Layout, clear: bool) -> list[Leftover]:
-    """Processes that outlived the flow, or the dvc, that started them."""
+    """Processes that outlived the flow or the dvc that started them."""
     stale = clone.stale(layout)
     found = [process for flow in stale.values() for process in processes.carrying({clone.FLOW: str(flow)})]
     for note, holder in local.lock_holders(layout):
@@ -83,7 +87,7 @@ def orphans(layout: Layout, clear: bool) -> list[Leftover]:
 
 
 def runs_of_flows(layout: Layout, prefect: PrefectApi, clear: bool) -> list[Leftover]:
-    """Flow runs that count as running; raises OSError if the server does not answer well."""
+    """Flow runs that Prefect shows as running; raises OSError if its server does not answer."""
     leftovers = []
     for run in flow_runs.leftovers(prefect, layout):
         what = f"{run['name']}, {run['state']['name']} since {run['state']['timestamp'][:19]}"
@@ -94,7 +98,7 @@ def runs_of_flows(layout: Layout, prefect: PrefectApi, clear: bool) -> list[Left
 
 
 def mlflow_runs(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> list[Leftover]:
-    """Trainings that MLflow shows as running.
+    """Runs of trainings that MLflow shows as running.
 
     Raises:
         Unreachable: if it does not answer.
@@ -111,7 +115,7 @@ def mlflow_runs(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> 
 
 
 def decisions(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> list[Leftover]:
-    """Decisions on the champion that were written, and not carried out.
+    """Decisions on the champion that were recorded but not carried out.
 
     Raises:
         Unreachable: if MLflow does not answer.
@@ -129,7 +133,7 @@ def decisions(layout: Layout, clear: bool, http: dict[str, str] = PATIENT) -> li
 
 
 def notes_of_locks(layout: Layout, clear: bool) -> list[Leftover]:
-    """Notes on who held a lock, where that process is gone. The locks themselves the system has released already."""
+    """Notes on who holds a lock, of processes that have ended; the system has released the locks themselves."""
     found = [Leftover("lock", f"of DVC, {whose}") for whose in dvc_locks.stale_notes(layout, clear)]
     for note, holder in local.lock_holders(layout):
         if holder.is_gone:
@@ -140,7 +144,7 @@ def notes_of_locks(layout: Layout, clear: bool) -> list[Leftover]:
 
 
 def half_files(layout: Layout, clear: bool) -> list[Leftover]:
-    """Files and folders that were being written."""
+    """Half-written files and folders."""
     found = []
     begun: list[Path] = []
     for folder in _folders(layout):
@@ -195,23 +199,19 @@ def _is_free(lock: Path) -> bool:
 
 
 def _folders(layout: Layout) -> Iterator[Path]:
-    """Where `files.replacing` is at work."""
+    """The folders in which `files.replacing` writes."""
     yield layout.root
-    waiting = [(layout.artifacts, 0), (layout.state, 0)]
-    while waiting:
-        folder, depth = waiting.pop()
-        if not folder.is_dir():
-            continue
-        yield folder
-        if depth == DEPTH:
-            continue
-        with suppress(FileNotFoundError):  # a stage that is at work may replace it now
-            below = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-            waiting += [(path, depth + 1) for path in below if not (folder == layout.state and path.name in NOT_OURS)]
+    for root in (layout.artifacts, layout.state):
+        for place, names, _ in os.walk(root):
+            folder = Path(place)
+            yield folder
+            too_deep = len(folder.relative_to(root).parts) == DEPTH
+            left_out = NOT_OURS if folder == layout.state else ()
+            names[:] = [name for name in names if not (too_deep or name.startswith(".") or name in left_out)]
 
 
 def _half_written(layout: Layout) -> Iterator[Path]:
-    """Checkpoints whose training does not run."""
+    """Half-written checkpoints of trainings that do not run."""
     for path in (layout.state / "checkpoints").glob("*/*.partial"):
         if _is_free(layout.lock(f"train@{path.parent.name}")):
             yield path

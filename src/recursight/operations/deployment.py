@@ -10,10 +10,10 @@ from recursight.params import load
 
 
 def this_project() -> dict[str, Any]:
-    """On deploying: the folder of this very clone, and the schedules of its params.yaml, by section.
+    """Runs on deployment: returns the folder of this clone, and the schedules of its params.yaml by section.
 
     Raises:
-        InputError: if params.yaml is wrong.
+        InputError: if params.yaml is invalid.
     """
     layout = Layout.find()
     params = load(layout.params)
@@ -22,8 +22,8 @@ def this_project() -> dict[str, Any]:
 
 
 def take_new_commits() -> None:
-    """Before a run: takes new commits of the followed branch, see `operations.upstream`.
+    """Runs before each run: merges new commits of the upstream branch, see `operations.upstream`.
 
-    In a process of its own, since this one imports the project's code only afterwards.
+    This happens in a separate process, since this one must import the project's code only afterwards.
     """
     subprocess.run([sys.executable, "-m", "recursight.operations.upstream"], cwd=Path.cwd(), check=False)

@@ -1,4 +1,4 @@
-"""Events that Prefect's automations act upon."""
+"""Events that trigger Prefect's automations."""
 
 import uuid
 from contextlib import suppress
@@ -16,12 +16,12 @@ TIMEOUT_SECONDS = 3.0
 
 
 def data_changed(layout: Layout) -> bool:
-    """Sends the event that data/ is new, on which a deployed retraining starts; returns as `send` does."""
+    """Sends the event that data/ has changed, which starts a deployed retraining; returns like `send`."""
     return send(DATA_CHANGED, {"prefect.resource.id": DATA, "prefect.resource.name": str(layout.data)})
 
 
 def model_drifted(name: str, retrain: bool, payload: dict[str, Any]) -> bool:
-    """Sends the event that a model meets other images than it was tested on; returns as `send` does.
+    """Sends the event that a model's images differ from those it was tested on; returns like `send`.
 
     Args:
         name: of the registered model.
@@ -36,9 +36,9 @@ def send(event: str, resource: dict[str, str], payload: dict[str, Any] | None = 
     """Sends one event; best effort, raises nothing.
 
     Returns:
-        Whether a Prefect server took it; False where none is configured or it does not answer in time.
+        Whether a Prefect server received it; False if none is configured or it does not answer in time.
     """
-    with suppress(Exception):  # an import must not fail for want of a listener
+    with suppress(Exception):  # an import must not fail because no server receives the event
         prefect = PrefectApi.configured(TIMEOUT_SECONDS)
         if prefect is None:
             return False

@@ -1,4 +1,4 @@
-"""Flow runs that Prefect counts as running although their process is gone: found, and ended."""
+"""Finds and ends flow runs that Prefect shows as running although their process has ended."""
 
 import socket
 from datetime import datetime
@@ -23,7 +23,7 @@ def tag(process: ProcessIdentity) -> str:
 
 
 def sign(prefect: PrefectApi, run_id: str, tags: list[str]) -> None:
-    """Makes a run that another process created, such as a worker, carry the tag of this one."""
+    """Tags a run that another process created, such as a worker, with this process."""
     own = tag(ProcessIdentity.of())
     if own not in tags:
         kept = [each for each in tags if not each.startswith(TAG)]
@@ -37,7 +37,7 @@ def process_of(tags: list[str]) -> ProcessIdentity | None:
 
 
 def leftovers(prefect: PrefectApi, layout: Layout) -> list[dict[str, Any]]:
-    """Runs whose process is surely gone: of this machine, by their tag, or of this project's own worker."""
+    """Runs whose process has certainly ended: of this machine, by their tag, or of this project's worker."""
     body = {
         "flows": {"name": {"any_": FLOWS}},
         "flow_runs": {"state": {"type": {"any_": UNFINISHED}}},
@@ -52,21 +52,21 @@ def leftovers(prefect: PrefectApi, layout: Layout) -> list[dict[str, Any]]:
 
 
 def end(prefect: PrefectApi, run: dict[str, Any]) -> None:
-    """Marks a run as crashed (as cancelled, if that was asked for), with its tasks; that frees its slot, too."""
+    """Marks a run and its tasks as crashed, or cancelled if that was requested, which frees its slot."""
     if run["state"]["type"] == "CANCELLING":
-        cancel(prefect, run["id"], "Its process is gone.")
+        cancel(prefect, run["id"], "Its process has ended.")
     else:
         message = f"Its process on {socket.gethostname()} was killed."
         _set_state(prefect, run["id"], {"type": "CRASHED", "name": "Crashed", "message": message})
 
 
 def cancel(prefect: PrefectApi, run_id: str, message: str) -> None:
-    """Marks a run as cancelled, with its tasks."""
+    """Marks a run and its tasks as cancelled."""
     _set_state(prefect, run_id, {"type": "CANCELLED", "name": "Cancelled", "message": message})
 
 
 def _set_state(prefect: PrefectApi, run_id: str, state: dict[str, str]) -> None:
-    """Of a run, then of its tasks: people look at the run, and time may be short."""
+    """Sets the state of a run, then of its tasks; the run is more important if time is short."""
     prefect.ask(f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
     tasks = {
         "flow_runs": {"id": {"any_": [run_id]}},
@@ -78,9 +78,9 @@ def _set_state(prefect: PrefectApi, run_id: str, state: dict[str, str]) -> None:
 
 
 def _was_never_begun(prefect: PrefectApi, layout: Layout, run: dict[str, Any]) -> bool:
-    """Whether a deployed run was taken by this project's worker, which then was killed before the run had a tag.
+    """Whether this project's worker took a deployed run and was killed before the run had a tag.
 
-    Known only of the server that `recursight up` runs: its one worker is here.
+    Known only for the server of `recursight up`, whose only worker runs here.
     """
     if not run["deployment_id"] or prefect.url != f"{access.urls(layout).get('prefect')}/api":
         return False

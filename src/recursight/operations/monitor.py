@@ -42,7 +42,7 @@ class DriftCheck:
         at: when, UTC.
         sentence: the outcome in words.
         verdict: None if there was too little to compare.
-        report: HTML page; None likewise. Its figures lie beside it as JSON.
+        report: HTML page, with its figures as JSON beside it; None if there was too little to compare.
         alarm: `none` (no drift), `sent`, `repeated` (already sent), or `unheard` (no Prefect server received it).
     """
 
@@ -72,7 +72,7 @@ def check_drift(layout: Layout) -> DriftCheck:
     """Checks for drift, writes a report, records it in MLflow, and sends the alarm if there is one.
 
     Raises:
-        InputError: if params.yaml is wrong.
+        InputError: if params.yaml is invalid.
         Unreachable: if MLflow does not answer.
     """
     params = load(layout.params)

@@ -11,10 +11,10 @@ DRIFT = "recursight: tell of drift"
 
 
 def notify(url: str) -> list[str]:
-    """Sets up the automations in the Prefect server that the settings name; done again, it replaces them.
+    """Creates or replaces the automations in the Prefect server of the settings.
 
     Args:
-        url: is sent a POST with JSON `{"text": ...}`, as Slack, Mattermost and many others take it.
+        url: receives a POST with JSON `{"text": ...}`, which Slack, Mattermost and many others accept.
 
     Returns:
         The names of the automations.

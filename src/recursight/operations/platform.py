@@ -1,4 +1,4 @@
-"""Up and down: the three services started, healthy and known to every command; or gone."""
+"""`recursight up` and `down`: start the three services and make every command use them, or stop them."""
 
 import atexit
 import subprocess
@@ -24,17 +24,17 @@ from recursight.operations.prefect_api import PrefectApi
 from recursight.operations.services import NAMES, POOL, Service
 from recursight.params import load
 
-START_SECONDS = 180.0  # a first start creates databases; a busy machine takes its time
-SCHEDULER_SECONDS = 3.0  # from the scheduler's look at a schedule to the runs that it plans, on a busy machine
+START_SECONDS = 180.0  # the first start creates databases
+SCHEDULER_SECONDS = 3.0  # between reading a schedule and creating its runs, Prefect's scheduler may take so long
 
 
 @dataclass(frozen=True)
 class Up:
-    """What runs.
+    """The running services.
 
     Attributes:
         urls: address of each server.
-        started: which of the three were started now; the others ran already.
+        started: names of those that were started now; the others were running already.
         deployed: whether the deployments were applied now.
     """
 
@@ -44,39 +44,41 @@ class Up:
 
 
 def up(layout: Layout, prefect_port: int | None = None, mlflow_port: int | None = None) -> Up:
-    """Starts what does not run yet, waits until all are healthy, and applies the deployments.
+    """Starts services that do not run, waits until all are healthy, and applies the deployments.
 
     Args:
         layout: of the project.
-        prefect_port: of Prefect's server, if it is to be started; by default the one of the last time, or 4200.
-        mlflow_port: the same for MLflow's, or 5000.
+        prefect_port: for Prefect's server if it is started; default: the previous port, or 4200.
+        mlflow_port: for MLflow's server if it is started; default: the previous port, or 5000.
 
     Raises:
-        InputError: if a port is in use, a service does not come up, or prefect.yaml or params.yaml is wrong.
+        InputError: if a port is in use, a service does not start, or prefect.yaml or params.yaml is invalid.
     """
     load(layout.params)
     if not access.is_ours(layout):
-        raise InputError("prefect.toml is yours, and connects Prefect here to another server: move it away first.")
+        raise InputError(
+            "prefect.toml was not written by recursight and names another Prefect server: move it away first."
+        )
     with _lock(layout):
         logins = services.ensure_logins(layout)
         started: list[str] = []
         wanted = {"prefect": prefect_port, "mlflow": mlflow_port}
         missing = [name for name in wanted if not _is_alive(layout, name)]
-        for name in missing:  # a server that was killed leaves its workers, and they the port in use
+        for name in missing:  # workers of a killed server keep its port in use
             services.end_all(layout, name)
         ports = {name: services.choose_port(layout, name, wanted[name]) for name in missing}
         made = {name: getattr(services, name)(layout, logins[name], port) for name, port in ports.items()}
         before = access.urls(layout)
-        for service in made.values():  # all at once: each needs seconds of imports
+        for service in made.values():  # in parallel: each imports for seconds
             _start(layout, service, started)
         for service in made.values():
             _await(layout, service.name, partial(_is_healthy, service))
         if before != access.urls(layout):
-            services.stop(layout, "worker")  # it knows the servers by their addresses
+            services.stop(layout, "worker")  # it was started with the old addresses
         if not _is_alive(layout, "worker"):
             _start(layout, services.worker(layout), started)
             _await(layout, "worker", partial(_worker_is_online, layout))
-            with suppress(OSError, ValueError):  # the next run would wait minutes for the slot of one that is gone
+            with suppress(OSError, ValueError):  # otherwise the next run waits minutes for their slot
                 cleanup.runs_of_flows(layout, PrefectApi.of_project(layout), clear=True)
         access.write_settings(layout)
         deployed = _deploy(layout, anew="prefect" in started)
@@ -84,7 +86,7 @@ def up(layout: Layout, prefect_port: int | None = None, mlflow_port: int | None 
 
 
 def down(layout: Layout) -> list[str]:
-    """Ends the three and all that they have started; returns which of them were alive."""
+    """Stops the three services and everything they started; returns which of them were running."""
     with _lock(layout):
         with ThreadPoolExecutor() as pool:  # the worker before the server that it reports to
             alive = [services.stop(layout, "worker"), *pool.map(partial(services.stop, layout), ("mlflow", "prefect"))]
@@ -95,12 +97,12 @@ def down(layout: Layout) -> list[str]:
 
 @contextmanager
 def prefect_for_flows(layout: Layout) -> Iterator[PrefectApi]:
-    """The Prefect server of the flows that this process runs: the configured one, else a temporary one.
+    """The Prefect server for flows in this process: the configured one, else a temporary one.
 
-    A temporary one ends with this process, not with the block: Prefect sends its last events when Python ends.
+    A temporary one ends with this process, not with the block: Prefect sends its last events when Python exits.
 
     Raises:
-        InputError: if a temporary one does not start.
+        InputError: if the temporary one does not start.
     """
     configured = PrefectApi.configured()
     if configured:
@@ -156,7 +158,7 @@ def _is_healthy(service: Service) -> bool:
 
 
 def _worker_is_online(layout: Layout) -> bool:
-    """Whether the server has heard from the worker since this one was started."""
+    """Whether the server has received a heartbeat of the worker since it was started."""
     worker = access.running(layout, "worker")
     assert worker is not None
     try:
@@ -168,7 +170,7 @@ def _worker_is_online(layout: Layout) -> bool:
 
 
 def _deploy(layout: Layout, anew: bool) -> bool:
-    """`prefect deploy --all`, if the server or what is deployed is new."""
+    """Runs `prefect deploy --all` if the server or the deployments are new."""
     applied = access.folder(layout) / "deployed.json"
     wanted = digest([(layout.root / "prefect.yaml").read_text(), this_project()])
     if not anew and applied.exists() and read_json(applied) == wanted:
@@ -187,9 +189,9 @@ def _deploy(layout: Layout, anew: bool) -> bool:
 
 
 def _withdraw_planned(layout: Layout) -> None:
-    """Deletes the runs of a schedule that is off, until no more come.
+    """Deletes scheduled runs of disabled schedules until no more appear.
 
-    Prefect deletes them itself, but its scheduler, at work at that moment, may plan an hour's runs once more.
+    Prefect deletes them itself, but its scheduler, if it is running at that moment, may create them once more.
     """
     settings = load(layout.params)
     if settings.retrain.schedule and settings.monitor.schedule:

@@ -1,4 +1,4 @@
-"""Prefect's REST API: this project's client. It imports Prefect only where the environment names no server."""
+"""A client of Prefect's REST API; it imports Prefect only if the environment names no server."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ class PrefectApi:
 
     @classmethod
     def configured(cls, timeout_seconds: float = 10.0) -> "PrefectApi | None":
-        """The one that Prefect's settings name: environment, prefect.toml or profile; None if they name none."""
+        """The server in Prefect's settings (environment, prefect.toml or profile); None if there is none."""
         if "PREFECT_API_URL" in os.environ:
             url, login, key = (os.environ.get(f"PREFECT_API_{name}", "") for name in ("URL", "AUTH_STRING", "KEY"))
         else:
@@ -42,7 +42,7 @@ class PrefectApi:
 
     @classmethod
     def of_project(cls, layout: Layout, timeout_seconds: float = 10.0) -> "PrefectApi":
-        """The one that `recursight up` runs; raises ConnectionError if it does not."""
+        """The server of `recursight up`; raises ConnectionError if it does not run."""
         settings = access.settings(layout)
         if "PREFECT_API_URL" not in settings:
             raise ConnectionError("no Prefect server runs for this project")
@@ -50,7 +50,7 @@ class PrefectApi:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of each request."""
+        """Headers of each request."""
         headers = {"Content-Type": "application/json"}
         if self.login:
             headers["Authorization"] = f"Basic {base64.b64encode(self.login.encode()).decode()}"
@@ -59,7 +59,7 @@ class PrefectApi:
         return headers
 
     def ask(self, path: str, body: Any = None, method: str = "POST") -> Any:
-        """The answer as JSON; raises OSError if the server does not answer well."""
+        """Sends a request and returns the JSON response; raises OSError if it fails."""
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", content, self.headers, method=method)
         with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:

@@ -13,7 +13,7 @@ def create_app() -> HostCheck:
 
 
 def create_temporary_app() -> HostCheck:
-    """Without pages and schedules, for flows at a terminal; it ends when they do."""
+    """A server without UI and schedules, for flows run from a terminal; it ends with them."""
     processes.reduce_garbage_collection()
     from prefect.server.api.server import create_app as create_server
 

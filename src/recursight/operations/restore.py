@@ -1,9 +1,8 @@
-"""Restores all that made a registered version: code, data, parameters, weights, and the same predictions.
+"""Restores a registered version: code, data, parameters and weights, and checks that its predictions are the same.
 
-It works in a separate git work tree, so that the project stays as it is. The restored code runs in its own process.
+Everything happens in a separate git work tree, and the restored code runs in its own process.
 """
 
-import configparser
 import hashlib
 import importlib.metadata
 import json
@@ -41,14 +40,14 @@ MESSAGE_LENGTH = 300  # characters of a failed command's message
 
 @dataclass
 class Restored:
-    """What became of a restoration.
+    """The result of a restoration.
 
     Attributes:
-        version: that was restored.
-        folder: the work tree.
-        parts: what is as it was, a sentence each, by name: code, data, parameters, weights, predictions.
-        missing: what is not, a sentence each.
-        same_predictions: whether every probability is the recorded one, digit for digit; None if that is not known.
+        version: the restored version.
+        folder: of the work tree.
+        parts: a sentence for each restored part, by name: code, data, parameters, weights, predictions.
+        missing: a sentence for each difference.
+        same_predictions: whether all probabilities equal the recorded ones exactly; None if not compared.
     """
 
     version: int
@@ -59,14 +58,14 @@ class Restored:
 
 
 class PartMissing(Exception):
-    """A part is missing that all later ones need."""
+    """A part is missing without which the restoration cannot continue."""
 
 
 def restore(layout: Layout, version: int) -> Restored:
-    """Restores a version to .recursight/restored/VERSION, and scores it again there. An earlier one there is replaced.
+    """Restores a version to .recursight/restored/VERSION, replacing an earlier one, and evaluates it again there.
 
     Args:
-        layout: of the project, which must be in git.
+        layout: of a project in git.
         version: of the registered model.
 
     Raises:
@@ -120,7 +119,7 @@ def _work_tree(layout: Layout, version: "ModelVersion", folder: Path, restored: 
 
 @dataclass(frozen=True)
 class Records:
-    """What the training's run keeps: the card, the other files of the bundle, the predictions if it was evaluated."""
+    """Files of the training's MLflow run: the card, the rest of the bundle, and predictions if it was evaluated."""
 
     card: dict[str, Any]
     training: Path
@@ -137,13 +136,13 @@ def _records(layout: Layout, version: "ModelVersion", folder: Path) -> Records:
         card: dict[str, Any] = read_json(folder / "training" / "card.json")
     except (MlflowException, OSError) as error:
         raise PartMissing(
-            f"parameters and predictions: the MLflow run of the training is gone or not whole ({error})"
+            f"parameters and predictions: the MLflow run of the training is missing or incomplete ({error})"
         ) from None
     return Records(card, folder / "training", folder / "evaluation" / "predictions.parquet")
 
 
 def _data(layout: Layout, project: Layout, version: "ModelVersion", restored: Restored) -> None:
-    """Lets DVC bring the raw data, from this project's cache or a remote."""
+    """Checks the raw data out with DVC, from this project's cache or a remote."""
     md5 = version.tags.get("recursight.data_md5")
     pin = read_yaml(project.data_dvc) if project.data_dvc.is_file() else None
     pinned = pin["outs"][0].get("md5") if pin else None
@@ -156,50 +155,29 @@ def _data(layout: Layout, project: Layout, version: "ModelVersion", restored: Re
         pulled = dvc(project.root, "pull", "data.dvc")
         if pulled.returncode:
             raise PartMissing(
-                f"data: {md5 or pinned} is neither in DVC's cache nor in a remote that this project reaches "
+                f"data: {md5 or pinned} is neither in DVC's cache nor in a remote of this project "
                 f"({_message(pulled.stderr)})"
             )
     restored.parts["data"] = f"DVC's {md5 or pinned}"
 
 
 def _share_cache(layout: Layout, project: Layout) -> None:
-    """The work tree uses the project's cache, and its remotes and secrets that are not in git."""
-    settings = configparser.ConfigParser(interpolation=None)
-    for name in ("config", "config.local"):
-        path = layout.root / ".dvc" / name
-        if not path.is_file():
-            continue
-        found = configparser.ConfigParser(interpolation=None)
-        found.read(path, encoding="utf-8")
-        for section in found.sections():
-            values = dict(found[section])
-            place = _outside(layout.root, path.parent, values.get("url", ""))
-            if place:
-                values["url"] = place
-            if name == "config.local" or place:
-                settings[section] = _section(settings, section) | values
-    cache = dvc(layout.root, "cache", "dir").stdout.strip()
-    settings["cache"] = _section(settings, "cache") | {"dir": cache}
-    local = project.root / ".dvc" / "config.local"
-    local.touch(mode=0o600)  # it may hold secrets
-    with local.open("w", encoding="utf-8") as file:
-        settings.write(file)
+    """Makes the work tree use the project's cache, and those of its remotes and secrets that are not in git."""
+    from dvc.config import Config, merge
 
-
-def _section(settings: configparser.ConfigParser, name: str) -> dict[str, str]:
-    return dict(settings[name]) if settings.has_section(name) else {}
-
-
-def _outside(root: Path, folder: Path, url: str) -> str | None:
-    """A relative path of a remote that leads out of the project, made absolute; what is inside, git has restored."""
-    if not url or "://" in url or Path(url).is_absolute():
-        return None
-    place = (folder / url).resolve()
-    return None if place.is_relative_to(root.resolve()) else str(place)
+    origin = Config(str(layout.root / ".dvc"))
+    committed, shared = origin.load_one("repo"), origin.load_one("local")
+    for name, remote in committed["remote"].items():
+        if not Path(remote["url"]).is_relative_to(layout.root):  # git has restored those inside
+            shared["remote"][name] = remote | shared["remote"].get(name, {})
+    shared["cache"]["dir"] = dvc(layout.root, "cache", "dir").stdout.strip()
+    (project.root / ".dvc" / "config.local").touch(mode=0o600)  # it may contain secrets
+    with Config(str(project.root / ".dvc")).edit("local") as settings:
+        merge(settings, shared)
 
 
 def _parameters(project: Layout, version: "ModelVersion", recorded: Records, restored: Restored) -> None:
-    """Writes params.yaml as it was for this training: the commit's, with what the version records laid over it."""
+    """Writes params.yaml as it was for this training: that of the commit, updated from the version's records."""
     committed = read_yaml(project.params)
     card, params = recorded.card, dict(committed)
     params["seeds"] = [card["seed"]]
@@ -223,7 +201,7 @@ def _check_store(project: Layout, version: "ModelVersion", restored: Restored) -
 def _weights(
     layout: Layout, project: Layout, name: str, version: "ModelVersion", recorded: Records, restored: Restored
 ) -> None:
-    """Rebuilds the bundle from the registered model, whose exported network holds every weight."""
+    """Rebuilds the bundle from the registered model, whose exported network has all weights."""
     from safetensors.torch import save
 
     card = recorded.card
@@ -234,7 +212,7 @@ def _weights(
     tensors = {key.removeprefix("network."): value.contiguous() for key, value in state.items()}
     weights = save(tensors)
     if digest(card) != version.tags[BUNDLE] or hashlib.sha256(weights).hexdigest() != card["weights_digest"]:
-        raise PartMissing("weights: the registered model does not hold those that the training's card names")
+        raise PartMissing("weights: those of the registered model differ from the digest in the training's card")
     bundle = project.bundle(card["candidate"], card["seed"])
     shutil.copytree(recorded.training, bundle)
     (bundle / "model.safetensors").write_bytes(weights)
@@ -250,7 +228,7 @@ def _score_again(project: Layout, recorded: Records, restored: Restored) -> None
     before = pd.read_parquet(recorded.predictions)
     keys = ["split", "id"]
     if not again[keys].equals(before[keys]):
-        raise PartMissing("predictions: they are of other images than those recorded")
+        raise PartMissing("predictions: they are for other images than the recorded ones")
     new, old = (np.stack(table["answer"].to_list()) for table in (again, before))
     changed = int((new != old).any(axis=1).sum())
     restored.same_predictions = changed == 0
@@ -263,7 +241,7 @@ def _score_again(project: Layout, recorded: Records, restored: Restored) -> None
 
 
 def _elsewhere(recorded: Records) -> str:
-    """Where they were made, which is the usual reason."""
+    """The environment of the training, whose difference is the usual reason."""
     was = read_json(recorded.training / "training.json")
     return (
         f"they were made on {was['host']} ({was['device']}, {was['threads']} threads) with torch {was['torch']}; "
@@ -272,7 +250,7 @@ def _elsewhere(recorded: Records) -> str:
 
 
 def _run(project: Layout, *words: str) -> None:
-    """Runs a command of the restored code; without source in the project, of the installed one."""
+    """Runs a command of the restored code, or of the installed package if the project has no source."""
     source = project.root / "src"
     path = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH", "")]))
     finished = subprocess.run(

@@ -1,6 +1,6 @@
-"""The services of a project, all on 127.0.0.1: Prefect's server, MLflow's server, a worker; started, found and ended.
+"""The services of a project, all on 127.0.0.1: Prefect's server, MLflow's server and a worker.
 
-What a service starts inherits its marks in the environment, by which it is found even after the service was killed.
+Processes that a service starts inherit its environment variables, by which they are found even if it was killed.
 """
 
 import json
@@ -23,9 +23,9 @@ PORTS = {"prefect": 4200, "mlflow": 5000}
 POOL = "recursight"
 NAMES = ("prefect", "mlflow", "worker")
 PROJECT_MARK = "RECURSIGHT_SERVERS_OF"  # the project's folder
-NAME_MARK = "RECURSIGHT_SERVER"  # which of them
+NAME_MARK = "RECURSIGHT_SERVER"  # name of the service
 
-# A person's own connections have no place in the servers; what tunes them (PREFECT_SERVER_..., a database) has.
+# The user's own connections are not passed to the servers; settings of the servers (PREFECT_SERVER_...) are.
 FOREIGN = (
     "PREFECT_API_URL",
     "PREFECT_API_KEY",
@@ -41,14 +41,14 @@ FOREIGN = (
 
 @dataclass(frozen=True)
 class Service:
-    """One of the three.
+    """One of the three services.
 
     Attributes:
         name: `prefect`, `mlflow` or `worker`.
-        command: what starts it.
-        environment: in which it runs.
-        url: where it answers; None for the worker.
-        health: the path that says when it is ready.
+        command: that starts it.
+        environment: of its process.
+        url: of its server; None for the worker.
+        health: path of the health check.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Service:
 
 
 def ensure_logins(layout: Layout) -> dict[str, str]:
-    """`user:password` of each server, made once."""
+    """`user:password` of each server; created once."""
     path = access.folder(layout) / "logins.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,15 +70,15 @@ def ensure_logins(layout: Layout) -> dict[str, str]:
 
 
 def choose_port(layout: Layout, name: str, wanted: int | None) -> int:
-    """The port that is wanted, else the one of the last time, else the usual one.
+    """The wanted port, else the previous one, else the default.
 
     Raises:
-        InputError: if it is in use, with who uses it.
+        InputError: if it is in use, with the process that uses it.
     """
     last = access.running(layout, name)
     known = int(last.url.rpartition(":")[2]) if last and last.url else PORTS[name]
     port = wanted or known
-    return free_port(port, f", meant for {name},", f"recursight up --{name}-port {port + 1}")
+    return free_port(port, f" for {name}", f"recursight up --{name}-port {port + 1}")
 
 
 def free_port(wanted: int = 0, purpose: str = "", alternative: str = "") -> int:
@@ -93,12 +93,12 @@ def free_port(wanted: int = 0, purpose: str = "", alternative: str = "") -> int:
         InputError: if the wanted port is in use.
     """
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed is free
         try:
             probe.bind((HOST, wanted))
         except OSError:
             raise InputError(
-                f"port {wanted}{purpose} is in use by {processes.listener_on(wanted)}: end that, or choose another "
+                f"port {wanted}{purpose} is in use by {processes.listener_on(wanted)}: stop that, or choose another "
                 f"with `{alternative}`."
             ) from None
         return int(probe.getsockname()[1])
@@ -110,7 +110,7 @@ def prefect(layout: Layout, login: str, port: int) -> Service:
     environment |= {
         "PREFECT_API_URL": f"{url}/api",
         "PREFECT_API_AUTH_STRING": login,
-        "PREFECT_SERVER_API_AUTH_STRING": login,  # websockets ask for it themselves
+        "PREFECT_SERVER_API_AUTH_STRING": login,  # for websockets
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{url},http://localhost:{port}",
@@ -120,10 +120,10 @@ def prefect(layout: Layout, login: str, port: int) -> Service:
 
 
 def temporary_prefect() -> tuple[Service, PrefectApi]:
-    """A Prefect server for the flows of this process, and the client for it.
+    """A Prefect server for the flows of this process, and its client.
 
-    It has the user's own database, as the one that Prefect itself would start, but answers only to those who know its
-    password, and ends with this process.
+    It uses the user's own database, as Prefect's temporary server does, but requires a password and ends with this
+    process.
     """
     port = free_port()
     url, login = f"http://{HOST}:{port}", f"recursight:{secrets.token_urlsafe(24)}"
@@ -138,7 +138,7 @@ def mlflow(layout: Layout, login: str, port: int) -> Service:
     url = f"http://{HOST}:{port}"
     environment = _environment() | _checked(login, port)
     environment |= {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five more processes, for work that is not done here
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves five processes
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}",
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"{url},http://localhost:{port}",
     }
@@ -147,7 +147,7 @@ def mlflow(layout: Layout, login: str, port: int) -> Service:
     if "MLFLOW_BACKEND_STORE_URI" not in environment:
         command += ["--backend-store-uri", f"sqlite:///{layout.root / 'mlflow.db'}"]
     if "MLFLOW_ARTIFACTS_DESTINATION" not in environment:
-        # Files at the place where commands without a server put them, too: each finds what the other has written.
+        # The same folder as without a server, so that both find the same files.
         command += ["--no-serve-artifacts", "--default-artifact-root", (layout.root / "mlartifacts").as_uri()]
     return Service("mlflow", command, environment, url, "/health")
 
@@ -165,7 +165,7 @@ def _prefect_command(app: str, port: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """This one, with the project's commands first, and no usage statistics."""
+    """The environment of this process, with the project's commands first on PATH and without usage statistics."""
     commands = str(Path(sys.executable).parent)
     kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     return kept | {
@@ -194,7 +194,7 @@ def start(layout: Layout, service: Service) -> Running:
 
 
 def stop(layout: Layout, name: str) -> bool:
-    """Ends a registered service with its descendants, and forgets it; whether it was alive."""
+    """Stops a registered service with its descendants and removes its record; returns whether it was running."""
     known = access.running(layout, name)
     process = known.process.process if known else None
     if process:
@@ -206,7 +206,7 @@ def stop(layout: Layout, name: str) -> bool:
 
 
 def end_all(layout: Layout, name: str | None = None) -> None:
-    """Ends every process that a service of this project has started, and the services themselves.
+    """Stops the services of this project and every process that they started.
 
     Args:
         layout: of the project.

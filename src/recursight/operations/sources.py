@@ -1,7 +1,7 @@
-"""What a retraining looks at: data, code and parameters; what of them has changed, and what their versions are.
+"""The inputs of a retraining: data, code and parameters; their versions, and what has changed.
 
-data/ has two sides, the files and the version that data.dvc pins. Whichever of them is new is taken; where both are,
-people decide. Nothing is ever overwritten that DVC does not hold.
+The files in data/ and the version pinned by data.dvc may differ. If one of them is new, it is used; if both are, the
+user must decide. Data that is not in DVC's cache is never overwritten.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,18 @@ from recursight.layout import Layout
 from recursight.params import load
 from recursight.provenance import code_digest, git_commit
 
-FIRST = "some stages have not run here yet"
+FIRST = "some stages have not run in this clone yet"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """All that decides a result, by version: equal for equal results.
+    """Versions of everything that a result depends on.
 
     Attributes:
-        data: DVC's md5 of data/, as it lies on disk.
+        data: DVC's md5 of the files in data/.
         code: SHA-256 over the package's Python files.
         params: SHA-256 of params.yaml's values.
-        git_commit: of the project, with `-dirty` where files differ from it; None outside git.
+        git_commit: of the project, with `-dirty` if files differ from it; None outside git.
     """
 
     data: str | None
@@ -50,13 +50,13 @@ class Sources:
 
 @dataclass(frozen=True)
 class _Sides:
-    """data/ and data.dvc.
+    """The state of data/ and data.dvc.
 
     Attributes:
-        present: md5 of what lies in data/; None if nothing does.
+        present: md5 of the files in data/; None if there are none.
         pinned: md5 in data.dvc.
-        present_is_kept: whether DVC's cache holds what lies in data/.
-        pinned_is_kept: whether DVC's cache holds what data.dvc pins.
+        present_is_kept: whether DVC's cache contains the files in data/.
+        pinned_is_kept: whether DVC's cache contains the version that data.dvc pins.
     """
 
     present: str | None
@@ -70,42 +70,42 @@ def settle_data(layout: Layout, prepare: Callable[[], None]) -> str | None:
 
     Args:
         layout: of the project.
-        prepare: reads and checks data/; new files are pinned only if it raises nothing.
+        prepare: validates data/; new files are pinned only if it succeeds.
 
     Returns:
-        What was done, in a sentence; None if they agreed.
+        A sentence on what was done; None if they agreed.
 
     Raises:
-        InputError: if there is no data, it cannot be pulled, both sides are new, or data/ changed while it was read.
+        InputError: if there is no data, it cannot be pulled, both are new, or data/ changed while it was read.
     """
     if not layout.data_dvc.exists():
         if not layout.data.exists():
-            raise InputError("there is no data: `recursight data import SOURCE` brings some.")
+            raise InputError("there is no data: import some with `recursight data import SOURCE`.")
         prepare()
         pin(layout)
-        return "data/ was pinned by no data.dvc; it is now: commit data.dvc."
+        return "data/ had no data.dvc; it is pinned now: commit data.dvc."
     sides = _sides(layout)
     if sides.present == sides.pinned:
         return None
     if sides.present is None or sides.present_is_kept:
         _pull(layout)
-        return f"data/ was brought to the version that data.dvc pins, {sides.pinned}."
+        return f"data/ was updated to the version that data.dvc pins, {sides.pinned}."
     if not sides.pinned_is_kept:
         raise InputError(
-            "both data/ and data.dvc are new: `dvc add data` keeps what lies in data/, "
-            "`dvc pull --force data.dvc` takes what data.dvc pins."
+            "both data/ and data.dvc are new: `dvc add data` keeps the files in data/, "
+            "`dvc pull --force data.dvc` replaces them by the version that data.dvc pins."
         )
     prepare()
     if _sides(layout).present != sides.present:
         raise InputError("data/ was changed while it was read; run again when it is complete.")
     pin(layout)
-    return f"data/ held new files; data.dvc pins them now as {sides.present}: commit data.dvc."
+    return f"data/ has new files; data.dvc pins them now as {sides.present}: commit data.dvc."
 
 
 def causes(layout: Layout) -> list[str]:
-    """Why stages have to run: what has changed of data, code and parameters since they ran last.
+    """The changes of data, code and parameters because of which stages have to run.
 
-    Outputs of other stages are no causes, unless somebody changed or removed them.
+    Outputs of other stages are listed only if they were changed or removed by hand.
 
     Raises:
         InputError: if `dvc status` fails.
@@ -119,7 +119,7 @@ def causes(layout: Layout) -> list[str]:
 
 
 def _sentences(change: Any) -> list[str]:
-    """One of a stage's changes, as `dvc status` puts it."""
+    """Sentences for one of a stage's changes in `dvc status`."""
     if not isinstance(change, dict):
         return ["a stage of dvc.yaml has changed" if change == "changed command" else str(change)]
     found = []
@@ -136,13 +136,13 @@ def _sentences(change: Any) -> list[str]:
 
 
 def _pull(layout: Layout) -> None:
-    """What is pinned is fetched whole before data/ is touched: `dvc pull` removes data/ where it finds only a part."""
+    """Fetches the pinned version completely before it changes data/; `dvc pull` deletes data/ if files are missing."""
     fetch(layout)
     sides = _sides(layout)
     if not sides.pinned_is_kept:
         raise InputError(
-            f"data.dvc pins version {sides.pinned}, which no DVC remote named here holds in full: `dvc push` it where "
-            "it was made, or go back to an earlier one with `git checkout COMMIT data.dvc`."
+            f"data.dvc pins version {sides.pinned}, which no configured DVC remote has completely: run `dvc push` "
+            "where it was made, or return to an earlier version with `git checkout COMMIT data.dvc`."
         )
     checkout(layout)
 
@@ -155,7 +155,7 @@ def _sides(layout: Layout) -> _Sides:
         pinned = out.hash_info
         present = out.get_hash() if layout.data.exists() else None
         if present is not None and present.value == pinned.value:
-            return _Sides(present.value, pinned.value, present_is_kept=True, pinned_is_kept=True)  # all that is asked
+            return _Sides(present.value, pinned.value, present_is_kept=True, pinned_is_kept=True)
         return _Sides(
             present=present.value if present else None,
             pinned=pinned.value,
@@ -165,7 +165,7 @@ def _sides(layout: Layout) -> _Sides:
 
 
 def _is_kept(cache: Any, version: Any) -> bool:
-    """Whether a version lies in DVC's cache, with each of its files."""
+    """Whether DVC's cache contains a version with all its files."""
     from dvc_data.hashfile import check, load
     from dvc_objects.errors import ObjectFormatError
 

@@ -1,7 +1,7 @@
-"""Whether a pipeline has anything to do, found out without Prefect and, where possible, without MLflow.
+"""Checks whether a pipeline has anything to do, without Prefect and, if possible, without MLflow.
 
-Importing MLflow takes seconds. So when tracking and registry were found complete, a note in `.recursight/` keeps a
-digest of everything that this depended on, the stores' files included. While the digest is the same, so is the answer.
+Importing MLflow takes seconds. Therefore, when tracking and registry were found complete, a file in `.recursight/` has
+a digest of everything that this depends on, MLflow's database files included. They are complete while it is unchanged.
 """
 
 from dataclasses import asdict
@@ -19,12 +19,12 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def nothing_to_run(layout: Layout) -> bool:
-    """Whether every stage of dvc.yaml is unchanged, and no killed process has left anything.
+    """Whether every stage of dvc.yaml is unchanged and there are no leftovers of killed processes.
 
-    False too where DVC cannot say: running the pipeline reports why.
+    Also False if DVC fails; the pipeline then reports why.
 
     Raises:
-        InputError: if another flow works in this clone.
+        InputError: if another flow runs in this clone.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -44,7 +44,7 @@ def nothing_to_run(layout: Layout) -> bool:
 
 
 def complete(layout: Layout) -> dict[str, Any] | None:
-    """Sends what the tracking store lacks and registers the winner, unless both are known to be done.
+    """Sends missing results to the tracking store and registers the winner, unless both are known to be done.
 
     Returns:
         The fields of `registry.Registered`, of the winner; None if MLflow does not answer.
@@ -59,7 +59,7 @@ def complete(layout: Layout) -> dict[str, Any] | None:
 
 
 def note(layout: Layout) -> None:
-    """Checks tracking and registry once more, and keeps what it found if nothing was or could be missing."""
+    """Completes tracking and registry, and records that if nothing can be missing afterwards."""
     state = _state(layout)
     if state is None:
         return
@@ -78,7 +78,7 @@ def _sync_and_register(layout: Layout) -> dict[str, Any] | None:
 
 
 def _noted(layout: Layout) -> dict[str, Any] | None:
-    """The registered winner of the last check, if the same check would find the same today."""
+    """The registered winner of the last check, if nothing has changed since."""
     try:
         noted: dict[str, Any] = read_json(_path(layout))
         state, registered = noted["state"], dict(noted["registered"])
@@ -88,10 +88,9 @@ def _noted(layout: Layout) -> dict[str, Any] | None:
 
 
 def _state(layout: Layout) -> str | None:
-    """A digest of everything that decides whether tracking and registry are complete.
+    """A digest of everything that determines whether tracking and registry are complete.
 
-    Returns:
-        None where only MLflow can tell: its store is no SQLite file, or something is still to be sent.
+    None if only MLflow knows: its store is not an SQLite file, or results are still to be sent.
     """
     files = [database(uri) for uri in (tracking_uri(layout), registry_uri(layout)) if uri.startswith("sqlite:///")]
     comparison = layout.comparison / "comparison.json"
@@ -109,7 +108,7 @@ def _state(layout: Layout) -> str | None:
 
 
 def _stamp(file: Path) -> list[Any]:
-    """Changes with every write to a file, and with its replacement by another."""
+    """A value that changes when a file is written or replaced."""
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -118,7 +117,7 @@ def _stamp(file: Path) -> list[Any]:
 
 
 def _trainings_shown(layout: Layout) -> bool:
-    """Whether MLflow shows trainings at work: if one is killed, no file says that its run is to be ended."""
+    """Whether MLflow shows running trainings; if one was killed, its run must still be ended."""
     from recursight.params import load
 
     client = connect(layout)

@@ -1,4 +1,4 @@
-"""New commits of the branch that this one follows, taken where nothing can be lost. Run as a module."""
+"""Merges new commits of the upstream branch if nothing can be lost. Run as a module."""
 
 import sys
 from pathlib import Path
@@ -12,12 +12,12 @@ FETCH_SECONDS = 60.0
 
 
 def follow(layout: Layout) -> str:
-    """Fast-forwards to the followed branch, unless params.yaml says no or something here would be lost.
+    """Fast-forwards to the upstream branch, unless params.yaml disables it or local changes would be lost.
 
-    data.dvc may be uncommitted: a retraining pins new data. Then it must not be among what is new.
+    data.dvc may be uncommitted, since a retraining pins new data; then the new commits must not change it.
 
     Returns:
-        What was done, or why nothing was, in a sentence.
+        A sentence on what was done, or why nothing was.
     """
     if not load(layout.params).retrain.follow_upstream:
         return "retrain.follow_upstream is off: no commits were looked for."
@@ -28,7 +28,7 @@ def follow(layout: Layout) -> str:
     remote = name.partition("/")[0]
     fetched = _git(layout.root, "fetch", "--quiet", remote)
     if fetched.returncode:
-        return f"{remote} cannot be reached, so this goes on with what is here: {_last_line(fetched)}"
+        return f"{remote} cannot be reached; continuing with the local commits: {_last_line(fetched)}"
     before = _git(layout.root, "rev-parse", "HEAD").stdout.strip()
     merged = _merge(layout.root)
     if merged.returncode:
@@ -38,7 +38,7 @@ def follow(layout: Layout) -> str:
 
 
 def _merge(root: Path) -> Finished:
-    """Fast-forwards. A dvc.lock in the way gives way: DVC's run cache knows again what was computed here."""
+    """Fast-forwards. A changed dvc.lock is discarded if it is in the way; DVC's run cache still has its results."""
     command = ("merge", "--ff-only", "--quiet", "@{upstream}")
     merged = _git(root, *command)
     lock = root / "dvc.lock"
@@ -46,7 +46,7 @@ def _merge(root: Path) -> Finished:
         return merged
     kept = lock.read_bytes()
     if _git(root, "checkout", "--quiet", "--", lock.name).returncode:
-        lock.unlink()  # git does not know it here yet
+        lock.unlink()  # not in git yet
     merged = _git(root, *command)
     if merged.returncode:
         lock.write_bytes(kept)

@@ -35,32 +35,22 @@ def read(folder: Path) -> Source:
     """
     class_folders = _class_folders(folder)
     names = tuple(sorted({each.name for each in class_folders}, key=natural_order))
-    files = [file for each in class_folders for file in [_count(each.path)]]
     above = sorted({each.path.parent for each in class_folders} | {folder})
     loose = [file for path in above for file in _entries(path) if file.is_file() and _is_image(file.name)]
+
+    count, ignored = len(loose), []
+    for file in chain.from_iterable(_files_below(each.path) for each in class_folders):
+        if _is_image(file.name):
+            count += 1
+        else:
+            ignored.append(os.path.relpath(file.path, folder))
 
     def records() -> Iterator[Record | Fault]:
         for file in loose:
             yield Fault(os.path.relpath(file.path, folder), "is not in a class folder.")
         yield from chain.from_iterable(_records(folder, each) for each in class_folders)
 
-    ignored = sorted(os.path.relpath(path, folder) for count in files for path in count.ignored)
-    return Source("folder", names, sum(count.images for count in files) + len(loose), records, tuple(ignored))
-
-
-class _Count(NamedTuple):
-    images: int
-    ignored: list[str]
-
-
-def _count(path: Path) -> _Count:
-    images, ignored = 0, []
-    for file in _files_below(path):
-        if _is_image(file.name):
-            images += 1
-        else:
-            ignored.append(file.path)
-    return _Count(images, ignored)
+    return Source("folder", names, count, records, tuple(sorted(ignored)))
 
 
 def _class_folders(folder: Path) -> list[ClassFolder]:

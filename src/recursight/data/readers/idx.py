@@ -185,7 +185,7 @@ def _records(pair: Pair, labels: list[str]) -> Iterator[Record | Fault]:
         yield Fault(pair.images.name, str(damage).removeprefix(f"{pair.images.name} "), fatal=True)
 
 
-def open_stream(path: Path) -> BinaryIO:
+def open_stream(path: Path) -> io.BufferedReader:
     with path.open("rb") as stream:
         is_gzip = stream.read(2) == _GZIP_MAGIC
     if path.suffix == ".gz" and not is_gzip:

@@ -1,4 +1,4 @@
-"""`recursight doctor`: what is wrong here, and the command that fixes it."""
+"""`recursight doctor`: lists problems and the commands that fix them."""
 
 from recursight.operations.doctor.examination import examine
 from recursight.operations.doctor.finding import Finding

@@ -1,4 +1,4 @@
-"""One check, in a process of its own."""
+"""Runs one check in a separate process."""
 
 from recursight.operations.doctor.examination import main
 

@@ -1,4 +1,4 @@
-"""All checks, side by side. What imports much, or may hang, runs in a process of its own, which can be ended."""
+"""Runs all checks in parallel; those with large imports, or that may hang, in separate processes."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from recursight.layout import Layout
 from recursight.operations.doctor import leftovers, project, services, software
 from recursight.operations.doctor.finding import Finding
 
-LIMIT_SECONDS = 60.0  # of one check; a busy machine takes its time
+LIMIT_SECONDS = 60.0  # of one check
 CHECKS: dict[str, Callable[[Any], Iterator[Finding]]] = {
     "versions": software.versions,
     "device": software.device,
@@ -35,11 +35,11 @@ APART = ("device", "content of data", "remote", "leftovers in MLflow")  # they i
 
 
 def examine(layout: Layout | None, limit_seconds: float = LIMIT_SECONDS) -> list[Finding]:
-    """Everything that can be found out, in an order that people read; nothing that is broken can make it fail.
+    """Runs every check and returns the findings in order; a check that fails or hangs becomes a finding.
 
     Args:
         layout: of the project; None outside of one.
-        limit_seconds: after which a check is given up.
+        limit_seconds: time limit of a check.
     """
     names = list(CHECKS) if layout else list(WITHOUT_PROJECT)
     with ThreadPoolExecutor(len(names)) as pool:
@@ -55,7 +55,7 @@ def examine(layout: Layout | None, limit_seconds: float = LIMIT_SECONDS) -> list
 def _here(name: str, layout: Layout | None, limit_seconds: float) -> list[Finding]:
     try:
         return list(CHECKS[name](layout))
-    except Exception as error:  # whatever is broken, the other checks go on
+    except Exception as error:
         return [Finding(name, "fix", f"this check failed: {type(error).__name__}: {error}")]
 
 
@@ -76,7 +76,7 @@ def _apart(name: str, layout: Layout | None, limit_seconds: float) -> list[Findi
 
 
 def main() -> None:
-    """One check in this process; what it finds, as one line of JSON."""
+    """Runs one check in this process and prints its findings as one line of JSON."""
     processes.reduce_garbage_collection()
     try:
         layout = Layout.find()

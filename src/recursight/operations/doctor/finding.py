@@ -8,13 +8,13 @@ State = Literal["ok", "note", "fix"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        area: of which it is, such as `data`.
+        area: such as `data`.
         state: `ok`; `note`: works, but good to know; `fix`: something fails, or will.
-        what: was found, in a sentence or less.
-        commands: that fix it, to be given in this order in the project's folder.
+        what: a sentence on the result.
+        commands: that fix it, in this order, run in the project's folder.
     """
 
     area: str
@@ -24,6 +24,6 @@ class Finding:
 
 
 def some(items: list[str], most: int = 3) -> str:
-    """The first few of a list, for a sentence."""
+    """The first few items of a list, and the number of the others."""
     rest = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + rest

@@ -1,4 +1,4 @@
-"""What killed processes left, as findings; and its removal."""
+"""Findings about leftovers of killed processes, and their removal."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ TIMEOUT_SECONDS = 4.0
 HURRIED = {"MAX_RETRIES": "0", "TIMEOUT": "4", "BACKOFF_FACTOR": "0"}
 PLURAL = {
     "process": "processes outlived their flow",
-    "flow": "flows were killed; Prefect may still count their runs as running",
-    "flow run": "flow runs count as running, and do not",
-    "MLflow run": "MLflow runs count as running, and do not",
+    "flow": "flows were killed; Prefect may still show their runs as running",
+    "flow run": "flow runs are shown as running but are not",
+    "MLflow run": "MLflow runs are shown as running but are not",
     "decision": "decisions on the champion were not carried out",
     "file": "files were half written",
-    "lock": "notes of locks are stale",
+    "lock": "entries of locks are stale",
     "import": "imports were killed",
     "restore": "restorations were killed",
 }
 
 
 def left(layout: Layout) -> Iterator[Finding]:
-    """On this machine and in Prefect."""
+    """Leftovers on this machine and in Prefect."""
     found = cleanup.on_this_machine(layout, clear=False)
     prefect = PrefectApi.configured(TIMEOUT_SECONDS)
     if prefect is None:
@@ -39,12 +39,12 @@ def left(layout: Layout) -> Iterator[Finding]:
         try:
             found += cleanup.runs_of_flows(layout, prefect, clear=False)
         except (OSError, ValueError):
-            yield Finding("leftovers", "note", "Prefect does not answer: its flow runs were not looked at")
+            yield Finding("leftovers", "note", "Prefect does not answer: its flow runs were not checked")
     yield from _findings(found)
 
 
 def left_in_mlflow(layout: Layout) -> Iterator[Finding]:
-    """Runs and decisions. Imports MLflow."""
+    """Leftovers in MLflow: runs and decisions. Imports MLflow."""
     from recursight.tracking import Unreachable
     from recursight.tracking.connection import tracking_uri
 
@@ -57,21 +57,23 @@ def left_in_mlflow(layout: Layout) -> Iterator[Finding]:
     except Unreachable as error:
         if "not a database" in str(error) or "malformed" in str(error):
             again = (f"mv {database} {database}.broken", "recursight track sync", "recursight register")
-            yield Finding("mlflow", "fix", f"{database.name} is no database: results on disk go into a new one", again)
+            yield Finding(
+                "mlflow", "fix", f"{database.name} is not a database: results on disk will go into a new one", again
+            )
         else:
-            yield Finding("leftovers", "note", f"MLflow does not answer: its runs were not looked at ({error})")
+            yield Finding("leftovers", "note", f"MLflow does not answer: its runs were not checked ({error})")
         return
     except InputError:
-        yield Finding("leftovers", "note", "params.yaml is wrong: MLflow's runs were not looked at")
+        yield Finding("leftovers", "note", "params.yaml is invalid: MLflow's runs were not checked")
         return
     yield from _findings(found)
 
 
 def clear(layout: Layout) -> tuple[list[Leftover], list[str]]:
-    """Removes everything that killed processes left.
+    """Removes all leftovers of killed processes.
 
     Returns:
-        What was removed, and sentences on what could not be looked at.
+        The removed leftovers, and sentences on what could not be checked.
     """
     from recursight.tracking import Unreachable
     from recursight.tracking.connection import tracking_uri
@@ -80,17 +82,17 @@ def clear(layout: Layout) -> tuple[list[Leftover], list[str]]:
     found = cleanup.on_this_machine(layout, clear=True)
     if stale or PrefectApi.configured():
         try:
-            with prefect_for_flows(layout) as prefect:  # a temporary one has the database of the last one
+            with prefect_for_flows(layout) as prefect:  # temporary servers share a database
                 found += cleanup.runs_of_flows(layout, prefect, clear=True)
         except (OSError, RuntimeError, ValueError) as error:
-            refused.append(f"Prefect does not answer, so its flow runs stay as they are: {error}")
+            refused.append(f"Prefect does not answer, so its flow runs were not changed: {error}")
     uri = tracking_uri(layout)
     if not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///").partition("?")[0]).exists():
         try:
             found += cleanup.mlflow_runs(layout, clear=True, http=HURRIED)
             found += cleanup.decisions(layout, clear=True, http=HURRIED)
         except (Unreachable, InputError) as error:
-            refused.append(f"MLflow's runs stay as they are: {error}")
+            refused.append(f"MLflow's runs were not changed: {error}")
     return found, refused
 
 

@@ -1,4 +1,4 @@
-"""The project: params.yaml, git, data/, stages, DVC's remote, the disk."""
+"""Checks of the project: params.yaml, git, data/, stages, DVC's remote and disks."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from recursight.params import load
 
 LEAST_FREE_BYTES = 2**30
 LIMIT_SECONDS = 60.0
-BUSY = ("is busy", "Unable to acquire lock")  # as DVC puts it
+BUSY = ("is busy", "Unable to acquire lock")  # in DVC's messages
 WRITTEN_BY_DVC = ("dvc.lock", "data.dvc")
 DECLARED = (*WRITTEN_BY_DVC, "dvc.yaml", "params.yaml")
 
@@ -36,14 +36,14 @@ def params(layout: Layout) -> Iterator[Finding]:
 
 
 def git(layout: Layout) -> Iterator[Finding]:
-    """Whether results can be finished by their commit."""
+    """Whether the files that results depend on are committed."""
     if not shutil.which("git"):
-        yield Finding("git", "note", "git is not installed: results are tied to no commit")
+        yield Finding("git", "note", "git is not installed: results have no commit")
         return
     finished = commands.git(layout.root, "status", "--porcelain", "--", *DECLARED, timeout_seconds=LIMIT_SECONDS)
     if finished.returncode:
         begin = ("git init", "git add .", 'git commit -m "As it is"')
-        yield Finding("git", "note", "the project is not in git: results are tied to no commit", begin)
+        yield Finding("git", "note", "the project is not in git: results have no commit", begin)
         return
     changed = [line[3:] for line in finished.stdout.splitlines()]
     if changed:
@@ -54,18 +54,18 @@ def git(layout: Layout) -> Iterator[Finding]:
 
 
 def data(layout: Layout) -> Iterator[Finding]:
-    """data/ against data.dvc, and the stages against what they read. Asks DVC."""
+    """Compares data/ with data.dvc, and the stages with their inputs. Asks DVC."""
     if not layout.data.exists():
         how = ("dvc pull data.dvc",) if layout.data_dvc.exists() else ("recursight data import digits",)
         yield Finding("data", "fix", "data/ is missing", how)
     elif not layout.data_dvc.exists():
-        yield Finding("data", "fix", "data/ is pinned by no data.dvc", ("dvc add data",))
-    if _is_broken(layout, "params.yaml"):  # DVC may take hours over what is refused here at once
+        yield Finding("data", "fix", "data/ has no data.dvc", ("dvc add data",))
+    if _is_broken(layout, "params.yaml"):  # DVC may need hours to read it
         yield Finding("data", "note", "params.yaml cannot be read: changes were not checked")
         return
     finished = commands.dvc(layout.root, "status", "--json", timeout_seconds=LIMIT_SECONDS)
     if finished.returncode and any(sign in finished.stderr for sign in BUSY):
-        yield Finding("data", "note", "a stage is at work: what has changed was not looked at")
+        yield Finding("data", "note", "a stage is running: changes were not checked")
         return
     if finished.returncode:
         what = f"`dvc status` fails: {commands.message_of(finished)}"
@@ -84,7 +84,7 @@ def data(layout: Layout) -> Iterator[Finding]:
 
 
 def content(layout: Layout) -> Iterator[Finding]:
-    """The files of data/ against data.dvc. Asks DVC, and reads all of data/."""
+    """Compares the content of data/ with data.dvc. Asks DVC, and reads all of data/."""
     from dvc.exceptions import DvcException
 
     try:
@@ -162,10 +162,10 @@ def _not_writable(layout: Layout, folder: Path) -> Finding:
 
 def _agreement(change: str) -> Finding:
     if "not in cache" in change:
-        return Finding("data", "fix", "data/ is right, but DVC's cache lacks it", ("dvc commit --force data.dvc",))
-    what = (
-        "data/ is not what data.dvc pins: pin what lies there, or (`dvc checkout --force data.dvc`) take back the pin"
-    )
+        return Finding(
+            "data", "fix", "data/ is what data.dvc pins, but it is not in DVC's cache", ("dvc commit --force data.dvc",)
+        )
+    what = "data/ is not what data.dvc pins: pin it, or restore the pinned version (`dvc checkout --force data.dvc`)"
     return Finding("data", "fix", what, ("dvc add data",))
 
 

@@ -1,4 +1,4 @@
-"""Servers and worker: are they alive, are they healthy, do they take the login; those of `recursight up` and others."""
+"""Checks of servers and worker: whether they run, are healthy, and accept the login."""
 
 import os
 import stat
@@ -16,12 +16,12 @@ from recursight.operations.services import POOL
 TIMEOUT_SECONDS = 4.0
 START = ("recursight up",)
 ANEW = ("recursight down", "recursight up")
-CHECKED = {"prefect": "/api/admin/version", "mlflow": "/version"}  # answered to those who log in only
+CHECKED = {"prefect": "/api/admin/version", "mlflow": "/version"}  # require a login
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
 
 
 def logins(layout: Layout) -> Iterator[Finding]:
-    """The file of users and passwords: there while servers live, whole, and nobody else's to read."""
+    """The file of users and passwords: complete, and readable by its owner only."""
     path = access.folder(layout) / "logins.json"
     if not path.exists():
         return
@@ -36,18 +36,18 @@ def logins(layout: Layout) -> Iterator[Finding]:
     elif mode & 0o077:
         yield Finding("logins", "fix", f"others can read {name} (mode {mode:o})", (f"chmod 600 {name}",))
     else:
-        yield Finding("logins", "ok", f"{name} is yours alone (mode {mode:o})")
+        yield Finding("logins", "ok", f"only you can read {name} (mode {mode:o})")
 
 
 def servers(layout: Layout) -> Iterator[Finding]:
-    """Those that `recursight up` started."""
+    """Servers that `recursight up` started, or that the environment names."""
     for name in CHECKED:
         if (other := _other(layout, name)) is not None:
             yield other
             continue
         known = access.running(layout, name)
         if known is None:
-            yield Finding(name, "ok", "no server runs, nor is one needed; `recursight up` starts it")
+            yield Finding(name, "ok", "no server runs and none is needed; `recursight up` starts one")
         elif not known.is_alive:
             yield Finding(name, "fix", f"the server at {known.url} has died; see .recursight/logs/{name}.log", START)
         else:
@@ -59,7 +59,7 @@ def worker(layout: Layout) -> Iterator[Finding]:
     prefect = access.running(layout, "prefect")
     if known is None:
         if prefect is not None:
-            yield Finding("worker", "fix", "no worker runs, so deployed runs stay late", START)
+            yield Finding("worker", "fix", "no worker runs, so deployed runs do not start", START)
     elif not known.is_alive:
         yield Finding("worker", "fix", "the worker has died; see .recursight/logs/worker.log", START)
     elif prefect and prefect.is_alive:
@@ -67,22 +67,24 @@ def worker(layout: Layout) -> Iterator[Finding]:
 
 
 def _examine(layout: Layout, name: str, url: str) -> Finding:
-    """Health without login, then a page that wants it."""
+    """Checks the health without a login, then a page that requires it."""
     health = _status(url + HEALTH[name])
     if health != 200:
-        return Finding(name, "fix", f"the server at {url} lives but is not healthy: {_in_words(health)}", ANEW)
+        return Finding(name, "fix", f"the server at {url} runs but is not healthy: {_in_words(health)}", ANEW)
     try:
         login = access.logins(layout)[name]
     except (OSError, ValueError, KeyError, TypeError):
-        return Finding(name, "fix", f"the server at {url} is healthy, but its login is lost", ANEW)
+        return Finding(
+            name, "fix", f"the server at {url} is healthy, but the file with its login is missing or broken", ANEW
+        )
     entered = _status(url + CHECKED[name], login)
     if entered != 200:
-        return Finding(name, "fix", f"the server at {url} does not take the login: {_in_words(entered)}", ANEW)
-    return Finding(name, "ok", f"{url} is healthy and takes the login")
+        return Finding(name, "fix", f"the server at {url} does not accept the login: {_in_words(entered)}", ANEW)
+    return Finding(name, "ok", f"{url} is healthy and accepts the login")
 
 
 def _other(layout: Layout, name: str) -> Finding | None:
-    """A server that the environment names, and `recursight up` did not start; None if there is none."""
+    """A server that the environment names and `recursight up` did not start; None if there is none."""
     variable = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}[name]
     url = os.environ.get(variable, "").rstrip("/")
     own = access.urls(layout).get(name)
@@ -98,10 +100,10 @@ def _online(layout: Layout) -> Finding:
     try:
         found = PrefectApi.of_project(layout, TIMEOUT_SECONDS).ask(f"/work_pools/{POOL}/workers/filter", {})
     except (OSError, ValueError, KeyError):
-        return Finding("worker", "note", "it is alive; the server does not answer whether it is online")
+        return Finding("worker", "note", "it runs, but the server does not answer whether it is online")
     if any(each["status"] == "ONLINE" for each in found):
         return Finding("worker", "ok", f"online in the work pool {POOL}")
-    return Finding("worker", "fix", "it lives, but the server has not heard of it for long", ANEW)
+    return Finding("worker", "fix", "it runs, but the server has not heard from it for a while", ANEW)
 
 
 def _status(url: str, login: str = "") -> int | str:

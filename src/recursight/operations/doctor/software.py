@@ -1,4 +1,4 @@
-"""The environment: Python, packages against their pins, the device and the native kernels."""
+"""Checks of the environment: Python, package versions, the device and the native kernels."""
 
 import importlib.metadata
 import os
@@ -19,7 +19,7 @@ LOCKS = ("requirements.lock", "requirements.torch.lock")
 
 
 def versions(layout: Layout | None) -> Iterator[Finding]:
-    """Python, and the packages: against pyproject.toml's bounds, then against requirements.lock."""
+    """Python and package versions, against pyproject.toml and requirements.lock."""
     if OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
         yield Finding("python", "ok", platform.python_version())
     else:
@@ -27,16 +27,16 @@ def versions(layout: Layout | None) -> Iterator[Finding]:
         yield Finding("python", "fix", f"{platform.python_version()}: 3.11 to 3.14 is needed", again)
     outside = _outside_bounds()
     if outside:
-        yield Finding("packages", "fix", f"not what recursight runs with: {some(outside)}", install(layout))
+        yield Finding("packages", "fix", f"versions that recursight does not support: {some(outside)}", install(layout))
     drift = [package for name in LOCKS for package in _drift(layout.root / name)] if layout else []
     if drift and not outside:
-        yield Finding("packages", "fix", f"not what requirements.lock pins: {some(drift)}", install(layout))
+        yield Finding("packages", "fix", f"versions that differ from requirements.lock: {some(drift)}", install(layout))
     if not drift and not outside:
         yield Finding("packages", "ok", ", ".join(f"{name} {_version(name)}" for name in SHOWN))
 
 
 def device(layout: Layout | None) -> Iterator[Finding]:
-    """Where trainings run, and whether native kernels speed them up. Imports torch."""
+    """The device of trainings, and whether native kernels are available. Imports torch."""
     import torch
 
     from recursight.params import load
@@ -56,14 +56,14 @@ def device(layout: Layout | None) -> Iterator[Finding]:
         yield Finding("device", "ok", f"{torch.cuda.get_device_name(chosen)}, {memory:.0f} GiB; {cores}")
     elif chosen.type == "cpu" and wanted == "auto" and Path("/proc/driver/nvidia/version").exists():
         again = ("rm -f .venv/installed", "UV_TORCH_BACKEND=auto make setup")
-        yield Finding("device", "note", f"an NVIDIA GPU is here, but torch {torch.__version__} cannot use it", again)
+        yield Finding("device", "note", f"there is an NVIDIA GPU, but torch {torch.__version__} cannot use it", again)
     else:
         yield Finding("device", "ok", f"{'Apple GPU (MPS)' if chosen.type == 'mps' else 'CPU'}; {cores}")
     yield _kernels()
 
 
 def install(layout: Layout | None) -> tuple[str, ...]:
-    """The commands that bring the packages to what is pinned."""
+    """The commands that install the pinned packages."""
     if layout and Path(sys.prefix) == layout.root / ".venv" and (layout.root / "Makefile").exists():
         return ("rm -f .venv/installed", "make setup")
     return tuple(f"{sys.executable} -m pip install -r {name}" for name in LOCKS)
@@ -91,7 +91,7 @@ def _outside_bounds() -> list[str]:
 
 
 def _drift(lock: Path) -> list[str]:
-    """Packages of another version than the lock's; those that it has and this environment has not are no fault."""
+    """Installed packages whose version differs from the lock's."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     found = []
