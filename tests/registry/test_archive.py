@@ -21,6 +21,7 @@ from recursight.registry import CHAMPION, promote, register
 from recursight.registry.archive import check_archive
 from recursight.registry.export import export
 from recursight.registry.loading import Unreadable, load_version
+from recursight.registry.reference import reference_of_version
 from recursight.registry.versions import FILES, files_digest
 from recursight.serving.champion import load_champion
 from recursight.tracking import connect
@@ -222,6 +223,8 @@ def test_changed_code_and_weights_are_refused_and_forged_code_never_runs(project
     assert "its files were changed after it was registered" in line
     with pytest.raises(InputError, match="were changed"):
         load_champion(project)
+    with pytest.raises(InputError, match="were changed"):  # as `monitor` does
+        reference_of_version(project, connect(project).get_model_version(NAME, "1"))
     record_digest(project, 1)
     assert load_champion(project).version == 1
     assert not trace.exists()

@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from recursight.commands import dvc, git
+from recursight.commands import dvc, git, message_of, run
 from recursight.errors import InputError
 from recursight.executors.local import flow_mark
 from recursight.files import digest, left_behind, read_json, read_yaml, staging_prefix, write_yaml
@@ -156,7 +155,7 @@ def _data(layout: Layout, project: Layout, version: "ModelVersion", restored: Re
         if pulled.returncode:
             raise PartMissing(
                 f"data: {md5 or pinned} is neither in DVC's cache nor in a remote of this project "
-                f"({_message(pulled.stderr)})"
+                f"({message_of(pulled)[:MESSAGE_LENGTH]})"
             )
     restored.parts["data"] = f"DVC's {md5 or pinned}"
 
@@ -253,17 +252,8 @@ def _run(project: Layout, *words: str) -> None:
     """Runs a command of the restored code, or of the installed package if the project has no source."""
     source = project.root / "src"
     path = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH", "")]))
-    finished = subprocess.run(
-        [sys.executable, "-c", RUN_RECURSIGHT, *words],
-        cwd=project.root,
-        env=os.environ | flow_mark() | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
+    command = [sys.executable, "-c", RUN_RECURSIGHT, *words]
+    finished = run(command, project.root, os.environ | flow_mark() | {"PYTHONPATH": path})
     if finished.returncode:
-        raise PartMissing(f"`recursight {' '.join(words)}` of the restored code failed: {_message(finished.stderr)}")
-
-
-def _message(text: str) -> str:
-    return " ".join(text.replace("ERROR: ", "").split())[:MESSAGE_LENGTH] or "it printed nothing"
+        message = message_of(finished)[:MESSAGE_LENGTH]
+        raise PartMissing(f"`recursight {' '.join(words)}` of the restored code failed: {message}")

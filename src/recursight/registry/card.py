@@ -22,14 +22,14 @@ def model_card(
     fields: Iterable[str],
     latency: Mapping[str, Any],
 ) -> str:
-    """Markdown.
+    """The card as Markdown.
 
     Args:
         layout: of the project.
         params: of the project.
         result: an evaluated training.
-        rows: its scores on the test split, of `Task.score`.
-        fields: of an answer.
+        rows: its scores on the test split, from `Task.score`.
+        fields: names of the fields of an answer.
         latency: of the exported network, from `export_bundle`.
     """
     card, task = result.card, params.built_task
@@ -101,7 +101,7 @@ def _metrics(params: Params, measured: dict[str, Any]) -> str:
 def _limits(card: dict[str, Any]) -> list[str]:
     height, width, channels = card["input_shape"]
     return [
-        f"It takes images of {height}×{width} pixels with {channels} channel{'s' * (channels > 1)}, and answers "
+        f"It expects images of {height}×{width} pixels with {channels} channel{'s' * (channels > 1)}. It answers "
         "whatever the image shows.",
         "The figures hold for images like those of the test split; other cameras, fonts or framings were not tested.",
     ]
@@ -110,13 +110,13 @@ def _limits(card: dict[str, Any]) -> list[str]:
 def _call(name: str, card: dict[str, Any], fields: Iterable[str]) -> str:
     height, width, channels = card["input_shape"]
     return f"""```sh
-recursight predict IMAGE.png                       # decodes, fits the size, prints the answer
+recursight predict IMAGE.png                       # decodes, resizes, prints the answer
 mlflow models serve -m models:/{name}@champion --env-manager local --port 5001
 curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d '{{"inputs": [...]}}'
 ```
 
-`inputs` is a nested list of raw uint8 values, N × {height} × {width} × {channels}, for any N. Each image gets
-{", ".join(f"`{field}`" for field in fields)}. Normalisation is inside."""
+`inputs` is a nested list of raw uint8 values, N × {height} × {width} × {channels}, for any N. An answer has the fields
+{", ".join(f"`{field}`" for field in fields)}. Normalisation is part of the model."""
 
 
 def _plain(value: Any) -> str:

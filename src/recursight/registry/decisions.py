@@ -152,12 +152,12 @@ def decide(
 
 def _is_moved_elsewhere(client: "MlflowClient", name: str, written: Decision) -> bool:
     """Whether there is another claim, or another champion than the decision names; deletes duplicates of its own."""
-    (own,) = [run for run in _under_way(client, name) if run.info.run_id == written.id]
+    own = client.get_run(str(written.id)).data.tags[REQUEST]
     moved = False
     for run in _under_way(client, name):
         if run.info.run_id == written.id or run.data.tags.get("promoted") != "yes":
             continue
-        if run.data.tags.get(REQUEST) == own.data.tags[REQUEST]:  # sent twice, because the response was lost
+        if run.data.tags.get(REQUEST) == own:  # sent twice, because the response was lost
             client.delete_run(run.info.run_id)
         elif not has_lost_owner(run) and run.info.start_time > (time.time() - CLAIM_SECONDS) * 1000:
             moved = True
@@ -185,14 +185,13 @@ def settle(client: "MlflowClient", name: str, report: Report = no_report) -> Dec
     """
     completed = None
     for run in unsettled(client, name):
-        decision = _read(run)
-        if decision is None:
-            continue
-        _log_numbers(client, run.info.run_id, decision)
-        if decision.promoted and version_number(client, name, CHAMPION) in (decision.champion, decision.version):
-            set_champion(client, name, decision)
-            completed = replace(decision, resumed=True)
-            report(completed)
+        if decision := _read(run):
+            _log_numbers(client, run.info.run_id, decision)
+            live = version_number(client, name, CHAMPION)
+            if decision.promoted and live in (decision.champion, decision.version):
+                set_champion(client, name, decision)
+                completed = replace(decision, resumed=True)
+                report(completed)
         client.set_terminated(run.info.run_id, "FINISHED")
     return completed
 

@@ -1,6 +1,6 @@
 """The rule that decides whether a challenger replaces the champion, from the scores of both on the test split.
 
-docs/gate.md explains the rule and the errors that it prevents.
+docs/gate.md explains the rule and its error rates.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ class Scored:
 
     Attributes:
         version: in the registry.
-        rows: of `Task.score`, one an example.
-        cost: parameters, or milliseconds for one image, as gate.cost in params.yaml says.
+        rows: from `Task.score`, one per example.
+        cost: number of parameters, or milliseconds per image, depending on gate.cost in params.yaml.
     """
 
     version: int
@@ -39,8 +39,8 @@ class Verdict:
 
     Attributes:
         promote: whether the challenger becomes champion.
-        reason: the evidence for it, or everything that speaks against it.
-        numbers: behind it.
+        reason: the evidence in favour, or everything against it.
+        numbers: the measurements behind the reason.
     """
 
     promote: bool
@@ -49,11 +49,11 @@ class Verdict:
 
 
 def level_of(gate: Gate, look: int) -> float:
-    """The level for the n-th challenger of one champion.
+    """The significance level for the n-th challenger of one champion.
 
-    Shared, the levels are level/2, level/6, level/12, ... = level / (n (n + 1)), whose sum is the level: however many
-    challengers come, the chance that any of those that are no better is promoted stays below it (Bonferroni's
-    inequality, so it does not matter how they depend on each other; alpha spending after Foster and Stine, 2008).
+    If shared, the levels are level / (n (n + 1)) = level/2, level/6, level/12, ..., whose sum is the level. So with any
+    number of challengers, the probability of promoting one that is no better stays below it (by Bonferroni's
+    inequality, however the challengers depend on each other; alpha spending after Foster and Stine, 2008).
 
     Args:
         gate: the section of params.yaml.
@@ -75,10 +75,10 @@ def judge(
     Args:
         gate: the section of params.yaml.
         task: that scored both.
-        minimums: what any champion must reach, by metric.
+        minimums: that any champion must reach, by metric.
         challenger: its scores.
-        champion: its scores on the same examples; None if there is no champion, so that the minimums alone decide.
-        look: how many challengers of this champion have been judged, this one included.
+        champion: its scores on the same examples; None if there is no champion, so that only the minimums count.
+        look: number of challengers tested against this champion, including this one.
     """
     metric = task.metrics[gate.metric] if gate.metric else task.default
     named = dict.fromkeys([metric.name, *minimums])
@@ -107,7 +107,7 @@ def judge(
 
 
 def missed_minimums(task: Task, minimums: Mapping[str, float], rows: "DataFrame") -> list[str]:
-    """What keeps a version with these scores from being champion; nothing if it reaches all minimums."""
+    """A sentence for each minimum that these scores miss."""
     faults = []
     for name, minimum in minimums.items():
         metric = task.metrics[name]
@@ -131,11 +131,11 @@ def _figures(gate: Gate, task: Task, names: Iterable[str], scored: Scored) -> di
 
 
 def _slice_losses(gate: Gate, task: Task, challenger: Scored, champion: Scored, numbers: dict[str, Any]) -> list[str]:
-    """Slices that lose more than the bound. A single example is always allowed: of few, it is more than any bound."""
+    """Slices that lose more than allowed. One lost example is always allowed: in a small slice it is a large share."""
     now, before = task.slices(challenger.rows), task.slices(champion.rows)
     if now is None or before is None:
         return []
-    now.index, before.index = now.index.astype(str), before.index.astype(str)  # each in its vocabulary's order
+    now.index, before.index = now.index.astype(str), before.index.astype(str)  # vocabularies may differ in order
     lost = before["hits"] - now["hits"]
     share = (lost / now["count"]).sort_values(ascending=False, kind="stable")
     numbers |= {"largest_slice_loss": float(share.iloc[0]), "largest_slice_loss_of": share.index[0]}
@@ -155,7 +155,7 @@ def _slice_losses(gate: Gate, task: Task, challenger: Scored, champion: Scored, 
 
 
 def _compare(gate: Gate, metric: Metric, challenger: Scored, champion: Scored, numbers: dict[str, Any]) -> str:
-    """Tests the metric, adds the numbers, and describes what was seen."""
+    """Tests the metric, adds to the numbers, and describes the evidence."""
     margin = gate.margin if gate.mode == "cheaper" else 0.0
     new, old = metric.value(challenger.rows), metric.value(champion.rows)
     numbers["gain"] = metric.gain(new, old)

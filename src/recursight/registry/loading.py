@@ -83,7 +83,7 @@ class LoadedVersion:
 
 
 def load_version(layout: Layout, name: str, version: int) -> LoadedVersion:
-    """Downloads a version, checks it, and loads its network.
+    """Loads a version.
 
     Every command that runs a registered model loads it here. No code in the model runs: its network is data, which
     recursight's own code executes.
@@ -94,29 +94,37 @@ def load_version(layout: Layout, name: str, version: int) -> LoadedVersion:
     from recursight.registry.program import LoadedProgram
 
     keep_freed_memory(KEPT_BYTES)
+    with files_of(layout, name, version) as artifacts:
+        about = read_json(artifacts / "about.json")
+        return LoadedVersion(
+            name=name,
+            version=version,
+            task=task_of(about["task"]),
+            vocabulary=tuple(about["vocabulary"]),
+            input_shape=cast(tuple[int, int, int], tuple(about["input_shape"])),
+            resize=about["resize"],
+            program=LoadedProgram(artifacts / "network.pt2"),
+        )
+
+
+@contextmanager
+def files_of(layout: Layout, name: str, version: int) -> Iterator[Path]:
+    """Yields a temporary folder with the artifacts of a version, which have been checked.
+
+    Raises:
+        Unreadable: if the files are not those that `register` has recorded, or the network could run code; also for
+            whatever the block raises.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="recursight-") as folder:
-            artifacts = _download(layout, name, version, Path(folder))
-            about = read_json(artifacts / "about.json")
-            return LoadedVersion(
-                name=name,
-                version=version,
-                task=task_of(about["task"]),
-                vocabulary=tuple(about["vocabulary"]),
-                input_shape=cast(tuple[int, int, int], tuple(about["input_shape"])),
-                resize=about["resize"],
-                program=LoadedProgram(artifacts / "network.pt2"),
-            )
+            _download(layout, name, version, Path(folder))
+            yield Path(folder) / "artifacts"
     except Exception as error:  # forged or broken files can raise anything
         raise Unreadable(f"version {version} cannot be loaded: {_line(error)}") from None
 
 
-def _download(layout: Layout, name: str, version: int, folder: Path) -> Path:
-    """Downloads the files of a version, and returns the folder of its artifacts.
-
-    Raises:
-        ValueError: if the files are not those that `register` has recorded, or the network could run code.
-    """
+def _download(layout: Layout, name: str, version: int, folder: Path) -> None:
+    """Downloads the files of a version, and checks them."""
     with fluent(layout) as mlflow:
         recorded = mlflow.MlflowClient().get_model_version(name, str(version)).tags.get(FILES)
         if recorded is None:
@@ -130,7 +138,6 @@ def _download(layout: Layout, name: str, version: int, folder: Path) -> Path:
             "its files were changed after it was registered; `recursight rollback VERSION` selects another version."
         )
     check_archive(folder / "artifacts" / "network.pt2")
-    return folder / "artifacts"
 
 
 def check_answers(loaded: LoadedVersion, images: np.ndarray) -> None:
