@@ -1,4 +1,4 @@
-"""Requests that the OpenAPI description allows, and some that it does not: every answer is one that it describes."""
+"""Requests that the OpenAPI description allows, and some that it forbids: each answer is one that it describes."""
 
 import pytest
 import schemathesis

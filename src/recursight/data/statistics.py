@@ -4,6 +4,7 @@ They are computed from sums of integers, which are exact, so they do not depend 
 """
 
 from functools import reduce
+from math import prod
 
 import numpy as np
 
@@ -28,24 +29,23 @@ def image_statistics(images: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         Name to float32 values, N each; the names depend on the number of channels alone.
     """
-    count, height, width, _ = images.shape
+    count = len(images)
     step = max(1, CHUNK_BYTES // max(1, images[:1].nbytes))
-    basis = _moment_basis(height, width)
-    chunks = [_of_chunk(images[start : start + step], basis) for start in range(0, max(count, 1), step)]
+    chunks = [_of_chunk(images[start : start + step]) for start in range(0, max(count, 1), step)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]).astype(np.float32) for name in chunks[0]}
 
 
-def _of_chunk(images: np.ndarray, basis: np.ndarray) -> dict[str, np.ndarray]:
+def _of_chunk(images: np.ndarray) -> dict[str, np.ndarray]:
     count, height, width, channels = images.shape
     pixels = height * width
-    flat = images.reshape(count, pixels * channels)
     planes = [images[..., channel] for channel in range(channels)]
     grey = planes[0] if channels == 1 else reduce(np.add, planes, np.zeros_like(planes[0], np.uint16))
     full = 255 * channels  # of `grey`
-    moments = grey.reshape(count, pixels).astype(np.float64) @ basis
+    moments = _moments(grey)
+    flat = images.reshape(count, pixels * channels)
     values = _form(moments, height, width) | {
         "brightness": moments[:, 0] / (pixels * full),
-        "contrast": _contrast(flat),
+        "contrast": _contrast(images, moments[:, 0] / flat.shape[1]),
         "dark": np.count_nonzero(flat < DARK, axis=1) / flat.shape[1],
         "bright": np.count_nonzero(flat >= BRIGHT, axis=1) / flat.shape[1],
         "edges_across": _edges(grey, 2, full),
@@ -57,13 +57,18 @@ def _of_chunk(images: np.ndarray, basis: np.ndarray) -> dict[str, np.ndarray]:
     return values
 
 
-def _moment_basis(height: int, width: int) -> np.ndarray:
-    """Whole-number weights, HW × 6, that give the moments 1, x, y, xx, yy, xy of an image in one product.
+def _moments(grey: np.ndarray) -> np.ndarray:
+    """N × 6: the moments 1, x, y, xx, yy, xy of each image.
 
     Coordinates are twice the distance from the middle. The sums stay below 2^53, so float64 holds them exactly.
     """
-    y, x = np.mgrid[1 - height : height : 2, 1 - width : width : 2].astype(np.float64)
-    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1).reshape(height * width, 6)
+    down, across = (
+        np.arange(1.0 - length, length, 2) ** np.arange(3)[:, None]  # powers 0, 1, 2
+        for length in grey.shape[1:]
+    )
+    values = grey.astype(np.float64)
+    rows = [np.vecdot(values, power) for power in across]  # row by row: larger products would start threads
+    return np.stack([np.vecdot(rows[x], down[y]) for y, x in ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0), (1, 1))], axis=1)
 
 
 def _form(moments: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]:
@@ -80,11 +85,10 @@ def _form(moments: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]
     }
 
 
-def _contrast(flat: np.ndarray) -> np.ndarray:
-    values = flat.astype(np.float32)  # squares up to 255² and their sums are exact in float64's einsum below
-    squares = np.einsum("ij,ij->i", values, values, dtype=np.float64)
-    mean = values.sum(axis=1, dtype=np.float64) / flat.shape[1]
-    deviation: np.ndarray = np.sqrt(np.maximum(squares / flat.shape[1] - mean**2, 0)) / 255
+def _contrast(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    values = images.reshape(*images.shape[:2], prod(images.shape[2:])).astype(np.float64)
+    squares = np.vecdot(values, values).sum(axis=1) / prod(images.shape[1:])
+    deviation: np.ndarray = np.sqrt(np.maximum(squares - mean**2, 0)) / 255
     return deviation
 
 

@@ -28,7 +28,7 @@ from recursight.serving.listing import Listed, listed
 from recursight.serving.parts import Parts, parts_folder
 
 BATCH = 256  # images, or as many as BATCH_BYTES hold
-BATCH_BYTES = 8_000_000
+BATCH_BYTES = 2_000_000  # larger feature maps leave the CPU's cache, and their memory is mapped anew for each batch
 NAMED = 20  # unreadable images in one sentence
 
 
