@@ -108,7 +108,8 @@ class Workspace:
         """Brings all that one `recursight pipeline` with the parameters SMALL makes; returns the outcome it printed."""
         finished = _finished_clone(self.shared)
         shutil.copytree(finished / "prefect", self.environment["PREFECT_HOME"], dirs_exist_ok=True)
-        shutil.copytree(finished / "project", self.root, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+        shutil.rmtree(self.root)  # with its history: the runs name a commit of the other one
+        shutil.copytree(finished / "project", self.root, symlinks=True)
         move_tracking_store(finished / "project", self.root)
         outcome: dict[str, Any] = json.loads((finished / "outcome.json").read_text())
         return outcome

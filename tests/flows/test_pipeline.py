@@ -3,7 +3,6 @@
 import copy
 import json
 import sqlite3
-import textwrap
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,6 @@ def pipeline(workspace: Workspace) -> dict[str, Any]:
     return outcome
 
 
-def asked(workspace: Workspace, script: str) -> Any:
-    """What a script prints as JSON, in the workspace."""
-    return json.loads(workspace.run("python", "-c", textwrap.dedent(script)).splitlines()[-1])
-
-
 def runs(workspace: Workspace) -> list[str]:
     """Names of the finished MLflow runs, sorted."""
     query = """
@@ -68,23 +62,13 @@ def test_the_first_run_does_everything(workspace: Workspace, first: dict[str, An
 
 
 def test_prefect_knows_each_stage_by_its_name(workspace: Workspace, first: dict[str, Any]) -> None:
-    names, states, artifacts, tags = asked(
-        workspace,
-        """
-        import json, logging
-        from prefect.client.orchestration import get_client
-        logging.disable()
-        with get_client(sync_client=True) as client:
-            tasks = client.read_task_runs()
-            artifacts = client.read_artifacts()
-        columns = [[t.name for t in tasks], [t.state_name for t in tasks], [a.key for a in artifacts]]
-        print(json.dumps([*columns, [tag for t in tasks for tag in t.tags]]))
-        """,
-    )
+    with closing(sqlite3.connect(Path(workspace.environment["PREFECT_HOME"]) / "prefect.db")) as database:
+        names, states, tags = zip(*database.execute("SELECT name, state_name, tags FROM task_run"), strict=True)
+        artifacts = [key for (key,) in database.execute("SELECT key FROM artifact")]
     assert {"prepare", "train@elman", "train@gru", "evaluate@elman", "evaluate@gru", "compare"} <= set(names)
     assert set(states) <= {"Completed", "Cached"}
     assert set(artifacts) >= {"comparison", "winner"}
-    assert tags == []  # with any, each stage would wait for a slot
+    assert set(tags) == {"[]"}  # with any, each stage would wait for a slot
 
 
 def test_run_again_it_does_nothing(workspace: Workspace, first: dict[str, Any]) -> None:
