@@ -35,7 +35,6 @@ def log_model(
     text: str,
     resize: str,
     reference: pd.DataFrame | None = None,
-    latency_ms: float | None = None,
 ) -> tuple[str, str]:
     """Logs the model to the run of its training, with the run's scores.
 
@@ -47,7 +46,6 @@ def log_model(
         text: the model card.
         resize: how images of another size are resized.
         reference: what later predictions are compared with, see `monitoring.reference`; stored in the model.
-        latency_ms: measured on `network`; replaces the figure of the evaluation.
 
     Returns:
         The id of the logged model, and the digest of its files. A model that a killed process left incomplete is
@@ -66,7 +64,7 @@ def log_model(
     outputs = client.get_run(run.info.run_id).outputs
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
         client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
-    _copy_scores(client, run.info.run_id, model.model_id, {} if latency_ms is None else {"latency_ms": latency_ms})
+    _copy_scores(client, run.info.run_id, model.model_id)
     client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id), files
 
@@ -168,15 +166,13 @@ def enter_model(client: "MlflowClient", run: "Run", result: Result) -> "LoggedMo
     )
 
 
-def _copy_scores(client: "MlflowClient", run_id: str, model_id: str, measured: dict[str, float]) -> None:
-    """Copies the final scores from the run to the model, but for those measured since; the curves stay with the run."""
+def _copy_scores(client: "MlflowClient", run_id: str, model_id: str) -> None:
+    """Copies the final scores from the run to the model; the curves stay with the run."""
     from mlflow.entities import Metric
 
     scores = {key: value for key, value in client.get_run(run_id).data.metrics.items() if "/" not in key}
     latest = [client.get_metric_history(run_id, key)[-1] for key in scores]
-    metrics = [
-        Metric(one.key, measured.get(one.key, one.value), one.timestamp, one.step, model_id=model_id) for one in latest
-    ]
+    metrics = [Metric(one.key, one.value, one.timestamp, one.step, model_id=model_id) for one in latest]
     log(client, run_id, metrics=metrics)
 
 

@@ -183,7 +183,6 @@ def _log(
             text=text,
             resize=params.prepare.resize,
             reference=reference,
-            latency_ms=latency["latency_ms"],
         )
     return model_id, files, text, latency
 
