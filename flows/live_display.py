@@ -1,4 +1,4 @@
-"""The live display: what every stage of a running pipeline is doing, at the terminal."""
+"""The live display: shows at the terminal what each stage of a running pipeline is doing."""
 
 import sys
 import threading
@@ -19,7 +19,7 @@ NOISE_PREFIXES = ("\t", "> ", "Running stage", *NOISE)
 
 
 class LiveDisplay:
-    """Plain lines, each opening with the stage that it is about.
+    """Plain lines, each beginning with the name of its stage.
 
     On a terminal, stages at work share a live area at the bottom, one line each; finished ones scroll above it.
 
@@ -49,12 +49,12 @@ class LiveDisplay:
         self.close()
 
     def close(self) -> None:
-        """Gives the terminal back."""
+        """Restores the terminal."""
         if self.live:
             self.live.stop()
 
     def print_line(self, stage: str, text: str) -> None:
-        """Prints a line that stays: a stage has started, ended or failed."""
+        """Prints a permanent line: a stage has started, ended or failed."""
         if self.silent:
             return
         with self.lock:
@@ -72,7 +72,7 @@ class LiveDisplay:
             self.at_work.pop(name, None)
 
     def update(self, stage: str, text: str) -> None:
-        """What a stage has printed; DVC's advice to people who run it by hand is left out."""
+        """Shows what a stage printed, without DVC's advice for people who run it by hand."""
         if not text.strip() or text.startswith(NOISE_PREFIXES):
             return
         text = text.removeprefix(f"{stage.replace('@', ' ')}: ")

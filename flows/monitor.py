@@ -22,7 +22,7 @@ ALARMS = {
 
 @flow(name="monitor", persist_result=False)
 def monitor() -> State[DriftCheck]:
-    """Looks for drift once."""
+    """Checks for drift once."""
     found = check_drift(Layout.find())
     logger = get_run_logger()
     (logger.warning if found.drifted else logger.info)(" ".join([found.sentence, ALARMS[found.alarm]]).strip())

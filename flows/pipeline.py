@@ -48,8 +48,8 @@ class Outcome:
     registered: dict[str, Any] | None
 
 
-def may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
-    """Bad input stays bad; everything else is worth another try."""
+def may_succeed(task: Any, run: TaskRun, state: State[Any]) -> bool:
+    """Whether another attempt may succeed: not after invalid input."""
     return not isinstance(state.result(raise_on_failure=False), InputError)
 
 
@@ -57,7 +57,7 @@ def may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
     task_run_name="{stage}",
     retries=2,
     retry_delay_seconds=[2, 20],
-    retry_condition_fn=may_pass,
+    retry_condition_fn=may_succeed,
     persist_result=False,
 )
 def run_stage(stage: str, has_changed: bool, timeout_seconds: float, display: LiveDisplay | None) -> State[None]:
@@ -79,7 +79,7 @@ def run_stage(stage: str, has_changed: bool, timeout_seconds: float, display: Li
 
 @task(persist_result=False)
 def open_store() -> None:
-    """Creates the tracking store where there is none, and ends runs of killed processes; beside the first stages."""
+    """Creates the tracking store if needed, and ends runs of killed processes, while the first stages run."""
     from recursight.tracking import Unreachable, ensure_store
 
     layout = Layout.find()
@@ -88,9 +88,9 @@ def open_store() -> None:
         _log(cleanup.mlflow_runs(layout, clear=True) + cleanup.decisions(layout, clear=True))
 
 
-@task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=may_pass, persist_result=False)
+@task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=may_succeed, persist_result=False)
 def register_winner() -> dict[str, Any] | None:
-    """The winner becomes a version of the registered model, unless it is one; a registry that is down can wait."""
+    """Registers the winner unless it has a version already; if the registry is down, a later pipeline does."""
     from recursight.registry import register
     from recursight.tracking import Unreachable
 
@@ -103,7 +103,7 @@ def register_winner() -> dict[str, Any] | None:
 
 @task(persist_result=False)
 def track() -> None:
-    """Sends what the tracking store has not seen: results that were reused, or made while it was down."""
+    """Sends results that the tracking store lacks: those that were reused, or made while it was down."""
     from recursight.tracking import attempt_sync
 
     attempt_sync(Layout.find())
@@ -117,7 +117,7 @@ def pipeline(jobs: int | None = None, stage_timeout_seconds: float = DAY_SECONDS
     """Brings every stage up to date, then tracking and registry.
 
     Args:
-        jobs: stages at work at once; by default as many trainings as the processors bear with the threads of each.
+        jobs: stages at a time; by default the processors divided by the threads of a training.
         stage_timeout_seconds: a stage that takes longer is ended, and tried again.
     """
     # A task with tags asks the server for a slot under each, for up to two seconds; the owner's is the run's alone.
@@ -160,7 +160,7 @@ def _log(removed: list[cleanup.Leftover]) -> None:
 
 
 def jobs_for(params: Params) -> int:
-    """Stages at once: the processors shared out by the threads of one training."""
+    """Stages at a time: the processors divided by the threads of a training."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, available // params.train.threads)
 
@@ -168,11 +168,11 @@ def jobs_for(params: Params) -> int:
 def _run_all(
     stages: dict[str, set[str]], todo: set[str], jobs: int, timeout_seconds: float, display: LiveDisplay
 ) -> None:
-    """Submits each stage as soon as what it reads is there, `jobs` at a time, in their order.
+    """Submits each stage as soon as its inputs are ready, at most `jobs` at a time, in their order.
 
     Raises:
-        StageRefused: if a stage found its input wrong. Stages that do not need its output still run.
-        StageFailed: if one failed for good, in the same way.
+        StageRefused: if a stage refused its input. Stages that do not need its output still run.
+        StageFailed: if a stage failed in every attempt; the same holds for the other stages.
     """
     waiting = dict(stages)
     futures: dict[str, PrefectFuture[Any]] = {}
@@ -195,7 +195,7 @@ def _run_all(
             break
         finished = next(as_completed(list(at_work)))
         stage = at_work.pop(finished)
-        finished.wait()  # keeps the state with its error; the server's has none
+        finished.wait()  # this state has the error; the one from the server does not
         if finished.state.is_completed():
             done.add(stage)
         else:
@@ -207,7 +207,7 @@ def _run_all(
 
 
 def _show(layout: Layout) -> None:
-    """Prefect artifacts: the table, the winner's pictures, and where the report is."""
+    """Creates Prefect artifacts: the table, the winner's pictures, and a link to the report."""
     comparison = read_json(layout.comparison / "comparison.json")
     create_table_artifact(key="comparison", table=comparison["ranking"], description="Candidates, best first")
     winner, seed = comparison["winner"], comparison["winner_seed"]
@@ -222,7 +222,7 @@ def _show(layout: Layout) -> None:
 
 
 def _embedded(path: Path) -> str:
-    """A picture within Markdown."""
+    """A picture for Markdown, as a data URL."""
     content = base64.b64encode(path.read_bytes()).decode()
     return f"![{path.stem}](data:{PICTURES[path.suffix]};base64,{content})"
 

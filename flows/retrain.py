@@ -59,7 +59,7 @@ class Retraining:
 
 @task(persist_result=False)
 def settle() -> str | None:
-    """data/ and data.dvc: whichever is new is taken."""
+    """Takes over new data: from data/ or from data.dvc."""
 
     def prepare() -> None:
         run_stage.fn("prepare", True, DAY_SECONDS, None)
@@ -69,7 +69,7 @@ def settle() -> str | None:
 
 @task(persist_result=False)
 def decide(registered: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The gate: whether the winner becomes champion.
+    """Lets the gate decide whether the winner becomes champion.
 
     Asked after every retraining, also one that found nothing new: a kill may have come between training and gate.
     """
@@ -106,7 +106,7 @@ def retrain(cause: str | None = None) -> State[Retraining]:
 
 
 def _retrain(layout: Layout, cause: str | None) -> Retraining:
-    """Rounds, until data is what it was when the last round began."""
+    """Retrains in rounds, until the data did not change during a round."""
     logger = get_run_logger()
     reasons: list[str] = []
     changed = False
@@ -129,7 +129,7 @@ def _retrain(layout: Layout, cause: str | None) -> Retraining:
 
 
 def _record(done: Retraining) -> None:
-    """The artifact, and an event if the champion is new."""
+    """Creates the Prefect artifact, and an event if there is a new champion."""
     rows = {"outcome": "retrained" if done.changed else "unchanged", "reason": "; ".join(done.reasons) or "nothing new"}
     rows |= {"asked for by drift": done.cause} if done.cause else {}
     rows |= {what: version or "none" for what, version in done.compared.items()}

@@ -1,4 +1,4 @@
-"""Stops a flow that is asked to stop: Ctrl-C, SIGTERM, a closed terminal, a cancellation in Prefect.
+"""Stops a flow on request: Ctrl-C, SIGTERM, a closed terminal, a cancellation in Prefect.
 
 Prefect's own way waits for task threads, retries, and a server that may be gone: minutes, at worst. Here stages, flow
 runs and servers are ended side by side, each in bounded time, and then the process. All work is on disk: the same
@@ -33,11 +33,11 @@ _exit_acts: list[Callable[[], None]] = []
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within, the first signal stops everything in good order; a second one at once."""
+    """Context in which the first signal stops everything cleanly, and a second one immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handled = [sign for sign in SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]  # `nohup` goes on working
+    handled = [sign for sign in SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]  # `nohup` keeps working
     before = {sign: signal.signal(sign, _on_signal) for sign in handled}
     try:
         yield
@@ -48,7 +48,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def stoppable_flow() -> Iterator[None]:
-    """The same for a flow, in its body: its run is marked as cancelled."""
+    """The same in the body of a flow, whose run is marked as cancelled."""
     from prefect.runtime import flow_run
 
     processes.reduce_garbage_collection()  # a worker starts flows without the command line
@@ -64,7 +64,7 @@ def stoppable_flow() -> Iterator[None]:
 
 @contextmanager
 def on_exit(act: Callable[[], None]) -> Iterator[None]:
-    """Within, something to be done before the process ends, such as giving the terminal back."""
+    """Context with something to do before the process ends, such as restoring the terminal."""
     _exit_acts.append(act)
     try:
         yield
@@ -73,7 +73,7 @@ def on_exit(act: Callable[[], None]) -> Iterator[None]:
 
 
 def wait_for_shutdown() -> None:
-    """Waits for the end if that is near: what fails now failed because it was ended, and is not to be tried again."""
+    """Waits for the end of a process that is shutting down, so that what fails now is not retried."""
     if _asked.is_set():
         threading.Event().wait(2 * STAGES_SECONDS)
 
@@ -87,7 +87,7 @@ def _on_signal(number: int, frame: Any) -> None:
 
 
 def _stop(number: int) -> None:
-    """Stages and flow runs side by side; then what else this process has started."""
+    """Ends stages and flow runs in parallel, then everything else that this process has started."""
     tasks = [
         threading.Thread(target=executor.end_all, args=(STAGES_SECONDS,), daemon=True)
         for executor in EXECUTORS.values()
@@ -110,7 +110,7 @@ def _cancel(prefect: PrefectApi, run_id: str, number: int) -> None:
 
 
 def _exit(number: int) -> None:
-    """Without Python's own end, which would wait for threads. Nothing that this process started stays."""
+    """Exits without waiting for threads, as Python would. Nothing that this process started is left."""
     processes.end(processes.with_descendants(psutil.Process())[1:], (SERVER_SECONDS,))
     with suppress(Exception):
         clone.release(Layout.find())

@@ -1,7 +1,7 @@
-"""How commands reach the servers that `recursight up` keeps running for this project.
+"""Addresses and logins of the servers that `recursight up` started for this project.
 
-Every command of recursight finds them automatically. A person's own settings (PREFECT_API_URL, MLFLOW_TRACKING_URI)
-come first; servers that have died are ignored.
+Every command of recursight finds them. The user's own settings (PREFECT_API_URL, MLFLOW_TRACKING_URI) come first;
+servers that have died are ignored.
 """
 
 import os
@@ -12,16 +12,16 @@ from recursight.files import read_json, replacing, write_json
 from recursight.layout import Layout
 from recursight.processes import ProcessIdentity
 
-SETTINGS_NOTE = "# Written by `recursight up`, removed by `recursight down`. Holds a password: never commit it.\n"
+SETTINGS_NOTE = "# Written by `recursight up`, removed by `recursight down`. Contains a password: never commit it.\n"
 
 
 @dataclass(frozen=True)
 class Running:
-    """A service as it was started.
+    """A service that was started.
 
     Attributes:
-        process: that was started.
-        url: where it answers; None for the worker.
+        process: of the service.
+        url: of the server; None for the worker.
     """
 
     process: ProcessIdentity
@@ -33,12 +33,12 @@ class Running:
 
 
 def folder(layout: Layout) -> Path:
-    """Logins, and a record of each service."""
+    """Folder of the logins, and of a record of each service."""
     return layout.state / "servers"
 
 
 def running(layout: Layout, name: str) -> Running | None:
-    """The process that was started last as `prefect`, `mlflow` or `worker`; it may have ended."""
+    """The last process started as `prefect`, `mlflow` or `worker`; it may have ended."""
     try:
         record = read_json(folder(layout) / f"{name}.json")
         url = record.pop("url")
@@ -48,12 +48,12 @@ def running(layout: Layout, name: str) -> Running | None:
 
 
 def register(layout: Layout, name: str, running: Running) -> None:
-    """Notes a service that was started."""
+    """Records a service that was started."""
     write_json(folder(layout) / f"{name}.json", asdict(running.process) | {"url": running.url})
 
 
 def urls(layout: Layout) -> dict[str, str]:
-    """Where each server answers, or answered when it ran last."""
+    """Address of each server, running or not."""
     known = {name: running(layout, name) for name in ("prefect", "mlflow")}
     return {name: server.url for name, server in known.items() if server and server.url}
 
@@ -64,11 +64,11 @@ def logins(layout: Layout) -> dict[str, str]:
 
 
 def settings(layout: Layout) -> dict[str, str]:
-    """The environment variables by which clients find the servers that run; empty if none does."""
+    """Environment variables by which clients find the running servers; empty if there are none."""
     found: dict[str, str] = {}
     try:
         login = logins(layout)
-    except (OSError, ValueError, TypeError):  # lost or broken: `recursight doctor` reports it
+    except (OSError, ValueError, TypeError):  # missing or damaged: `recursight doctor` reports it
         return found
     prefect, mlflow = running(layout, "prefect"), running(layout, "mlflow")
     if prefect and prefect.url and prefect.is_alive:
@@ -81,7 +81,7 @@ def settings(layout: Layout) -> dict[str, str]:
 
 
 def enter(layout: Layout) -> None:
-    """Puts the settings into the environment, for this process and its children."""
+    """Sets these variables for this process and its children."""
     if not folder(layout).is_dir():
         return
     found = settings(layout)
@@ -93,7 +93,7 @@ def enter(layout: Layout) -> None:
 
 
 def write_settings(layout: Layout) -> None:
-    """prefect.toml, which Prefect's own commands read in this folder; only its owner can."""
+    """Writes prefect.toml, which Prefect's own commands read in this folder; readable by its owner only."""
     found = settings(layout)
     text = f'{SETTINGS_NOTE}\n[api]\nurl = "{found["PREFECT_API_URL"]}"\n'
     text += f'auth_string = "{found["PREFECT_API_AUTH_STRING"]}"\n'
@@ -101,7 +101,7 @@ def write_settings(layout: Layout) -> None:
 
 
 def forget_settings(layout: Layout) -> None:
-    """Removes prefect.toml, if it is ours."""
+    """Removes prefect.toml if `recursight up` wrote it."""
     if is_ours(layout):
         _settings_path(layout).unlink(missing_ok=True)
 

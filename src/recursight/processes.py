@@ -131,7 +131,7 @@ def start(command: list[str], folder: Path, environment: Mapping[str, str], log:
 
 
 def find(is_meant: Callable[[psutil.Process], bool]) -> Iterator[psutil.Process]:
-    """Processes of which something holds; those that may not be asked are passed over."""
+    """Processes that meet a condition; those that may not be inspected are skipped."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if is_meant(process):
@@ -139,7 +139,7 @@ def find(is_meant: Callable[[psutil.Process], bool]) -> Iterator[psutil.Process]
 
 
 def carrying(marks: Mapping[str, str]) -> list[psutil.Process]:
-    """Processes that were started with all of these environment variables; not this one, nor those that started it."""
+    """Processes started with all of these environment variables, except this one and its parents."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
 
     def is_meant(process: psutil.Process) -> bool:
@@ -157,7 +157,7 @@ def with_descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def end(processes: Iterable[psutil.Process], patience_seconds: tuple[float, ...] = (6.0, 4.0)) -> None:
-    """SIGTERM, once for each patience (a Prefect worker may need two), then SIGKILL; returns once all are gone."""
+    """Ends processes: SIGTERM, once for each waiting time (a Prefect worker may need two), then SIGKILL."""
     left = list(processes)
     for seconds in patience_seconds:
         for process in left:
@@ -173,7 +173,7 @@ def end(processes: Iterable[psutil.Process], patience_seconds: tuple[float, ...]
 
 
 def listener_on(port: int) -> str:
-    """Who listens on a port of this machine, for a sentence."""
+    """The process that listens on a port of this machine, for a message."""
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
@@ -184,9 +184,9 @@ def listener_on(port: int) -> str:
 
 
 def reduce_garbage_collection() -> None:
-    """Makes a process start and end faster, by up to a quarter: imports create many objects and no garbage."""
+    """Makes a process start and end up to a quarter faster: imports create many objects and no garbage."""
     gc.set_threshold(5_000)
-    atexit.register(gc.freeze)  # Python's end would look through all of them again
+    atexit.register(gc.freeze)  # Python would otherwise traverse all objects again at exit
 
 
 def leave_stopping_to_parent() -> None:
@@ -195,24 +195,19 @@ def leave_stopping_to_parent() -> None:
         signal.signal(sign, signal.SIG_IGN)
 
 
-def end_self_within(seconds: int) -> None:
-    """Ends this process after so many seconds, whatever it does then."""
-    signal.alarm(seconds)
-
-
 def end_after(seconds: int) -> None:
-    """Has the operating system end this process after some time, whatever it is doing; 0 revokes it."""
+    """Has the operating system end this process after some seconds, whatever it is doing; 0 cancels that."""
     signal.alarm(seconds)
 
 
 def end_after_cpu(seconds: float) -> None:
-    """As `end_after`, after processor time, with the status `CPU_EXCEEDED`."""
+    """Like `end_after`, but in seconds of processor time, with exit status `CPU_EXCEEDED`."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 @contextmanager
 def sigterm_is_success() -> Iterator[None]:
-    """Within, SIGTERM that nobody else handles does nothing, so that a server that was asked to end exits with 0."""
+    """Ignores SIGTERM unless a handler is set within, so that a server that was asked to end exits with 0."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         yield

@@ -196,7 +196,7 @@ def test_a_failure_a_promotion_and_drift_are_told(platform: Platform) -> None:
             server.shutdown()
             thread.join()
     drifted, promoted, failed = sorted(Hook.said, key=lambda text: ("Failed" in text, "champion" in text))
-    assert drifted == "digits version 3 meets other images\nit is dark."
+    assert drifted == "digits version 3 has drifted: other images arrive\nit is dark."
     assert promoted == "digits version 3 is champion\ngru: it is better."
     assert "scheduled: run" in failed
     assert "did you mean 'elman'?" in failed

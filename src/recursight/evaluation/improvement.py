@@ -26,7 +26,7 @@ def mcnemar_better(champion: np.ndarray, challenger: np.ndarray) -> float:
 
     Args:
         champion: N booleans, whether it is right.
-        challenger: likewise.
+        challenger: N booleans, whether it is right.
     """
     from scipy.special import bdtr
 
@@ -44,7 +44,7 @@ def share_not_worse(champion: np.ndarray, challenger: np.ndarray, margin: float)
 
     Args:
         champion: N booleans, whether it is right.
-        challenger: likewise.
+        challenger: N booleans, whether it is right.
         margin: above 0.
     """
     count = len(champion)

@@ -115,7 +115,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
     Args:
         first: S × N booleans; row s is paired with row s of the second.
-        second: likewise.
+        second: S × N booleans.
 
     Returns:
         The probability of a difference at least this large by chance; 1 where they never differ.

@@ -1,8 +1,8 @@
-"""Which flow works in this clone: one process at a time, known to stages, to the next flow, and after a kill.
+"""Only one process at a time runs flows in a clone.
 
-A process that runs flows of a project holds a lock, which the system releases however it ends, and leaves three signs:
-a file in `.recursight/flows/`, removed at its end; a tag on its flow runs in Prefect; a mark in the environment of all
-that it starts. After SIGKILL they lead to everything that it left, and to nothing else.
+It holds a lock, which the system releases however the process ends, and it can be identified by three records: a file
+in `.recursight/flows/`, which it removes at its end; a tag on its flow runs in Prefect; an environment variable of
+every process that it starts. After SIGKILL they identify everything that it left behind.
 """
 
 import os
@@ -20,17 +20,17 @@ from recursight.files import read_json, write_json
 from recursight.layout import Layout
 from recursight.processes import ProcessIdentity
 
-FLOW = "RECURSIGHT_FLOW_PROCESS"  # the mark: the flow's ProcessIdentity
-CLAIM_SECONDS = 0.5  # for a flow that is at its very end
-COPIES = {".dvc", ".recursight"}  # folders that hold copies of the project, which disturb nothing
+FLOW = "RECURSIGHT_FLOW_PROCESS"  # environment variable with the flow's ProcessIdentity
+CLAIM_SECONDS = 0.5  # waits this long for a flow that is about to end
+COPIES = {".dvc", ".recursight"}  # folders with copies of the project, whose commands do no harm
 
 
 @contextmanager
 def claim(layout: Layout) -> Iterator[ProcessIdentity]:
-    """Holds the clone for the flows of this process, which may be nested.
+    """Reserves the clone for the flows of this process, which may be nested.
 
     Raises:
-        InputError: naming the flow of another process, or the `dvc repro`, that works here.
+        InputError: if a flow of another process or a `dvc repro` is running here; the message names it.
     """
     path = layout.lock("flow")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,13 +54,13 @@ def claim(layout: Layout) -> Iterator[ProcessIdentity]:
 
 
 def release(layout: Layout) -> None:
-    """Takes this process's signs away."""
+    """Removes the records of this process."""
     _file(layout, ProcessIdentity.of()).unlink(missing_ok=True)
     os.environ.pop(FLOW, None)
 
 
 def require_free(layout: Layout) -> None:
-    """Raises InputError if the flow of another process works in this clone."""
+    """Raises InputError if another process runs a flow in this clone."""
     for _, identity in _registered(layout):
         process = identity.process
         if process and identity != ProcessIdentity.of():
@@ -68,7 +68,7 @@ def require_free(layout: Layout) -> None:
 
 
 def stale(layout: Layout) -> dict[Path, ProcessIdentity]:
-    """Flow processes that ended without taking their file away, by that file."""
+    """Flow processes that ended without removing their file, by that file."""
     return {path: identity for path, identity in _registered(layout) if identity.is_gone}
 
 
@@ -80,7 +80,7 @@ def _registered(layout: Layout) -> Iterator[tuple[Path, ProcessIdentity]]:
     for path in folder(layout).glob("[!.]*.json"):
         try:
             yield path, ProcessIdentity(**read_json(path))
-        except (FileNotFoundError, ValueError, TypeError):  # just taken away; not ours
+        except (FileNotFoundError, ValueError, TypeError):  # just removed, or not written by us
             continue
 
 
@@ -89,7 +89,7 @@ def _file(layout: Layout, identity: ProcessIdentity) -> Path:
 
 
 def _require_no_dvc(layout: Layout) -> None:
-    """Raises InputError if somebody's `dvc repro` or `dvc exp run` works in this clone."""
+    """Raises InputError if `dvc repro` or `dvc exp run` is running in this clone."""
 
     def is_meant(process: psutil.Process) -> bool:
         words = [Path(word).name for word in process.cmdline()[:5]]

@@ -8,15 +8,15 @@ from recursight.errors import InputError
 
 
 class StageFailed(RuntimeError):
-    """A stage ended with an error that may pass: killed, out of memory, a full disk."""
+    """A stage ended with an error that may be temporary: killed, out of memory, a full disk."""
 
 
 class StageRefused(InputError):
-    """A stage found its input wrong; running it again changes nothing."""
+    """A stage refused its input; running it again would not help."""
 
 
 class Executor(Protocol):
-    """Runs stages of dvc.yaml, several at once."""
+    """Runs stages of dvc.yaml, several at a time."""
 
     def run(self, root: Path, stage: str, *, timeout_seconds: float) -> Iterator[str]:
         """Runs one stage, if it has changed, and yields what it prints, line by line. Closing the generator ends it.
@@ -28,5 +28,5 @@ class Executor(Protocol):
         ...
 
     def end_all(self, grace_seconds: float) -> None:
-        """Asks all stages that run to end, forces them after a grace, and returns once all are gone."""
+        """Ends all running stages, by force after a grace period, and returns when all have ended."""
         ...

@@ -1,4 +1,4 @@
-"""The stage graph as DVC has it: which stages there are, what they read, and which have changed."""
+"""DVC's stage graph: the stages, what they read, and which have changed."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from recursight.layout import Layout
 
 
 def graph(root: Path) -> dict[str, set[str]]:
-    """For each stage, the stages whose outputs it reads; in an order in which they can run.
+    """Returns for each stage the stages whose outputs it reads, in an order in which they can run.
 
     Raises:
         InputError: if dvc.yaml cannot be read.
@@ -25,27 +25,27 @@ def graph(root: Path) -> dict[str, set[str]]:
     try:
         with Repo(str(root)) as repo:
             edges = repo.index.graph  # from a stage to those whose outputs it reads
-            stages = [stage for stage in topological_sort(edges.reverse()) if stage.cmd]  # the rest is data
+            stages = [stage for stage in topological_sort(edges.reverse()) if stage.cmd]  # the others are data
             return {stage.name: {above.name for above in edges.successors(stage) if above.cmd} for stage in stages}
     except DvcException as error:
         raise InputError(f"dvc.yaml: {' '.join(str(error).split())}") from None
 
 
 def changed(root: Path, stages: dict[str, set[str]]) -> set[str]:
-    """The stages that have changed, and all that read from them.
+    """The stages that have changed, and all that depend on them.
 
     Raises:
         InputError: if `dvc status` fails.
     """
     found = set(status(root)) & set(stages)
-    for stage, reads in stages.items():  # in order, so one pass carries a change all the way down
+    for stage, reads in stages.items():  # in order, so one pass is enough
         if reads & found:
             found.add(stage)
     return found
 
 
 def status(root: Path) -> dict[str, list[Any]]:
-    """What has changed: for each stage and .dvc file that is not up to date, its changes, as `dvc status` puts them.
+    """What has changed: for each stage and .dvc file that is not up to date, its changes, as `dvc status` reports them.
 
     Raises:
         InputError: if `dvc status` fails.

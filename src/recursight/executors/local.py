@@ -1,7 +1,8 @@
-"""Stages as processes of this machine: run by DVC, ended as a group, never twice at once, never without a starter.
+"""Runs stages as processes of this machine: started by DVC, ended as a group, never twice at the same time.
 
-SIGKILL of dvc or of the flow leaves the stage's own process running, and a rerun would work beside it on the same
-files. So a stage watches the processes that started it, and holds a lock that the system releases however it ends.
+If dvc or the flow is killed with SIGKILL, the stage's own process survives, and a rerun would write the same files at
+the same time. So a stage watches the processes that started it, and holds a lock that the system releases however it
+ends.
 """
 
 import os
@@ -101,7 +102,7 @@ class LocalExecutor:
 
 
 def _end(stages: list[subprocess.Popen[str]], grace_seconds: float) -> None:
-    """Asks all processes of some stages to end, dvc, training and recorder, and forces them after a grace."""
+    """Ends all processes of some stages (dvc, training, recorder): SIGTERM, and after a grace period SIGKILL."""
     members = [member for stage in stages for member in _members(stage.pid)]
     for sign, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
         for stage in stages:
@@ -132,7 +133,7 @@ def _reason(output: list[str]) -> str:
 
 
 def flow_mark() -> dict[str, str]:
-    """The environment variable by which stages, and all else that they start, know the flow that this process runs."""
+    """The environment variable that tells stages, and whatever they start, which flow runs them."""
     return {FLOW: str(ProcessIdentity.of())}
 
 
@@ -143,15 +144,15 @@ def started_by_flow() -> bool:
 
 @contextmanager
 def exclusive_lock(layout: Layout, work: str) -> Iterator[None]:
-    """Does some work tied to the processes that asked for it, and never twice at once.
+    """Does work that ends with the processes that started it, and never runs twice at the same time.
 
     Args:
         layout: of the project.
         work: such as `train@gru`.
 
     Raises:
-        InputError: if a flow of another process works in this project, or if another process still does this work
-            after the time in which an orphan ends itself.
+        InputError: if a flow of another process runs in this project, or if another process does the same work and
+            has not ended within the time that an orphan needs to end itself.
     """
     exit_with_parent()
     if not started_by_flow():
@@ -164,7 +165,7 @@ def exclusive_lock(layout: Layout, work: str) -> Iterator[None]:
     except Timeout:
         found = ProcessIdentity.parse(holder.read_text()) if holder.is_file() else None
         other = found.name if found else "another process"
-        raise InputError(f"{work}: {other} does the same; wait for it, or end it.") from None
+        raise InputError(f"{work}: {other} is doing the same; wait for it to end, or end it.") from None
     try:
         holder.write_text(str(ProcessIdentity.of()))
         yield
@@ -174,7 +175,7 @@ def exclusive_lock(layout: Layout, work: str) -> Iterator[None]:
 
 
 def lock_holders(layout: Layout) -> Iterator[tuple[Path, ProcessIdentity]]:
-    """The notes of `exclusive_lock` on which process holds what; after a kill, notes of processes that are gone."""
+    """Which process holds which lock of `exclusive_lock`; after a kill, also of processes that have ended."""
     for note in layout.lock("any").parent.glob("*.holder"):
         with suppress(OSError):
             if identity := ProcessIdentity.parse(note.read_text()):
@@ -192,7 +193,7 @@ def exit_with_parent() -> None:
 
 
 def _dvc() -> ProcessIdentity | None:
-    """The dvc that runs this stage, past a shell that stands between."""
+    """The dvc process that runs this stage, perhaps through a shell."""
     if "DVC_STAGE" not in os.environ:
         return None
     parent = psutil.Process().parent()
@@ -213,7 +214,7 @@ def has_lost_its_dvc(identity: ProcessIdentity) -> bool:
 def _watch(starters: list[ProcessIdentity]) -> None:
     while all(starter.is_alive for starter in starters):
         time.sleep(CHECK_SECONDS)
-    # In a thread of its own: the pipe may be closed, or full, and nobody may read it any more.
+    # In another thread: the pipe may be closed, or full without a reader.
     threading.Thread(target=_explain, daemon=True).start()
     time.sleep(CHECK_SECONDS)
     os._exit(1)  # not sys.exit: this is a thread, and all files are replaced in one rename
@@ -221,4 +222,4 @@ def _watch(starters: list[ProcessIdentity]) -> None:
 
 def _explain() -> None:
     with suppress(OSError, ValueError):
-        print("recursight: what started this work has ended; so does the work.", file=sys.stderr, flush=True)
+        print("recursight: the process that started this work has ended, so it ends too.", file=sys.stderr, flush=True)

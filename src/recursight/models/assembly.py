@@ -37,7 +37,7 @@ class Network(nn.Module):
         readouts: for each view, one vector from its outputs.
         head: (B, outputs) from the vectors side by side.
         mean: per channel, on the scale 0 to 1.
-        std: likewise.
+        std: per channel, on the same scale.
     """
 
     mean: Tensor
@@ -112,7 +112,7 @@ def assemble(
         input_shape: H, W, C of the images.
         outputs: how many numbers the head gives.
         mean: per channel, on the scale 0 to 1.
-        std: likewise.
+        std: per channel, on the same scale.
 
     Raises:
         InputError: opening with the path of the key that is wrong, and naming the nearest that exists.

@@ -5,9 +5,9 @@ from recursight.operations.events import MODEL_DRIFTED
 from recursight.operations.prefect_api import PrefectApi
 
 BLOCK = "recursight"
-FAILURE = "recursight: tell of failure"
-PROMOTION = "recursight: tell of promotion"
-DRIFT = "recursight: tell of drift"
+FAILURE = "recursight: failed run"
+PROMOTION = "recursight: new champion"
+DRIFT = "recursight: drift"
 
 
 def notify(url: str) -> list[str]:
@@ -29,7 +29,7 @@ def notify(url: str) -> list[str]:
     from prefect.events.schemas.automations import EventTrigger
 
     if not url.startswith(("http://", "https://")):
-        raise InputError(f"{url!r} is no address of a webhook: it begins with https:// or http://.")
+        raise InputError(f"{url!r} is not the address of a webhook: it must begin with https:// or http://.")
     if PrefectApi.configured() is None:
         raise InputError("no Prefect server is set: `recursight up` starts one, or set PREFECT_API_URL.")
     block = CustomWebhookNotificationBlock(
@@ -66,7 +66,7 @@ def notify(url: str) -> list[str]:
         ),
         DRIFT: (
             drifted,
-            "{{ event.payload.model }} version {{ event.payload.version }} meets other images",
+            "{{ event.payload.model }} version {{ event.payload.version }} has drifted: other images arrive",
             "{{ event.payload.sentence }}",
         ),
     }

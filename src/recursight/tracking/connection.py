@@ -24,17 +24,17 @@ HASTY = {"MAX_RETRIES": "1", "TIMEOUT": "10", "BACKOFF_FACTOR": "1"}
 
 
 class Unreachable(InputError):
-    """The tracking store does not answer, or answers with errors. Whatever was to be sent stays on disk."""
+    """The tracking store does not answer, or answers with errors. What was not sent stays on disk."""
 
 
 def unreachable(uri: str, cause: Exception | None, consequence: str) -> Unreachable:
-    """The sentence for it; a cause other than silence is named."""
+    """The error, with the cause if there was a response."""
     named = f" ({first_line(cause)})" if cause and not isinstance(cause, Unreachable) else ""
     return Unreachable(f"tracking server {without_password(uri)} cannot be reached{named}: {consequence}")
 
 
 def outages() -> tuple[type[Exception], ...]:
-    """What a store that is down, slow or out of order raises."""
+    """Exceptions of a store that is down, slow or broken."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -52,7 +52,7 @@ def registry_uri(layout: Layout) -> str:
 
 
 def artifact_location(layout: Layout) -> str | None:
-    """Where an experiment's files go; a server decides that itself."""
+    """Where an experiment's files go; None with a server, which decides that itself."""
     uri = tracking_uri(layout)
     return None if uri.startswith(("http://", "https://")) else (_home(layout) / "mlartifacts").as_uri()
 
@@ -85,7 +85,7 @@ def connect(layout: Layout, http: dict[str, str] = PATIENT) -> "MlflowClient":
 
 
 def ensure_store(layout: Layout) -> None:
-    """Creates the store before several processes need it at once. Cheap if it exists; raises Unreachable."""
+    """Creates the store before several processes need it; does little if it exists. Raises Unreachable."""
     connect(layout)
 
 
@@ -115,7 +115,7 @@ def experiment_id(client: "MlflowClient", layout: Layout, name: str) -> str:
 
 @contextmanager
 def fluent(layout: Layout) -> Iterator[Any]:
-    """Points MLflow's global functions at the project's store for the length of a block, and yields `mlflow`."""
+    """Points MLflow's global functions at the project's store for the duration of a block, and yields `mlflow`."""
     import mlflow
 
     before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
@@ -152,7 +152,7 @@ def _home(layout: Layout) -> Path:
 
 
 def _settle_environment(http: dict[str, str]) -> None:
-    os.environ.pop("MLFLOW_RUN_ID", None)  # a parent's: the run would be written over
+    os.environ.pop("MLFLOW_RUN_ID", None)  # of a parent process: its run would be overwritten
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -163,14 +163,14 @@ def _settle_environment(http: dict[str, str]) -> None:
 
 
 def _silence() -> None:
-    """MLflow and its database migrations log every step; users need only the warnings."""
+    """Limits MLflow and its database migrations, which log every step, to warnings."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def _listens(uri: str, attempts: int = 2, timeout_seconds: float = 3) -> bool:
-    """Whether anything accepts connections there; known at once, where HTTP's retries take half a minute."""
+    """Whether anything accepts connections there; quicker than HTTP's retries, which take half a minute."""
     parts = urllib.parse.urlsplit(uri)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     for attempt in range(attempts):
@@ -183,9 +183,9 @@ def _listens(uri: str, attempts: int = 2, timeout_seconds: float = 3) -> bool:
 
 
 def _create_whole(uri: str) -> None:
-    """Makes a SQLite file's tables under another name first: a process killed on the way would leave half of them.
+    """Creates a SQLite file's tables under a temporary name, and then renames the file.
 
-    MLflow cannot go on from there (`table ... already exists`), and only deleting the file would help.
+    A process killed meanwhile would leave some tables, and MLflow would then fail (`table ... already exists`).
     """
     if not uri.startswith("sqlite:///") or (file := database(uri)).exists():
         return
@@ -196,7 +196,7 @@ def _create_whole(uri: str) -> None:
 
 
 def _creating(uri: str) -> Any:
-    """Holds other processes back from a SQLite file: the first contact creates its tables, which must happen once."""
+    """Locks a SQLite file against other processes: the first connection creates its tables, which must happen once."""
     if not uri.startswith("sqlite:///"):
         return nullcontext()
     file = database(uri)

@@ -1,9 +1,9 @@
-"""Shows a training in MLflow while it runs, without ever holding it up.
+"""Logs a training to MLflow while it runs, without ever delaying it.
 
-A training that lasts gets a second process, the recorder, which alone imports MLflow and talks to the store. (A thread
-would do the same work under the interpreter's lock: importing MLflow stops the loop for more than a second.) Epochs
-reach it through a pipe that is never waited for. The pipe's end means that the training died. A short training
-meets the recorder only once its result is on disk.
+A training of more than a few seconds gets a second process, the recorder, which imports MLflow and sends everything to
+the store. (In a thread, importing MLflow would hold the interpreter's lock and stop the loop for more than a second.)
+Epochs are written to a pipe without blocking; its end means that the training died. The recorder of a short training
+starts when the result is on disk.
 """
 
 import contextlib
@@ -23,17 +23,17 @@ from recursight.tracking import pending, runs
 from recursight.tracking.connection import tracking_uri, without_password
 from recursight.tracking.results import result_in
 
-LIVE_AFTER_SECONDS = 10.0  # nobody watches a shorter training, and every recorder costs a second of a core
-FINISH_SECONDS = 6.0  # what a training waits at most for its run to be completed; a SQLite file takes one
-STOP_SECONDS = 2.0  # the same when it is being stopped
+LIVE_AFTER_SECONDS = 10.0  # shorter trainings are not watched, and each recorder costs a second of processor time
+FINISH_SECONDS = 6.0  # longest wait at the end of a training for its run to be completed; a SQLite file takes one
+STOP_SECONDS = 2.0  # the same if the training is stopped
 
 
 class Live:
-    """Takes the epochs of one training.
+    """The log of one training.
 
     Attributes:
         live_after_seconds: age of the training at which its recorder starts.
-        gently: whether the recorder leaves the cores to trainings: where nobody waits for its end.
+        gently: whether the recorder runs at low priority, because nothing waits for its end.
     """
 
     def __init__(self, opening: dict[str, Any], live_after_seconds: float, gently: bool) -> None:
@@ -43,19 +43,19 @@ class Live:
         self._recorder: subprocess.Popen[bytes] | None = None
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
-        """Hands over one row of history.csv, without waiting for anybody."""
+        """Passes on one row of history.csv without blocking."""
         self._unsent.append(_line({"epoch": dict(row), "at_ms": round(time.time() * 1000)}))
         if self._recorder is None and time.monotonic() - self._started >= self.live_after_seconds:
-            with contextlib.suppress(OSError):  # no process to be had: the result is sent later
+            with contextlib.suppress(OSError):  # no process can be started: the result is sent later
                 self._recorder = _start_recorder(*["--gently"] * self.gently)
         if self._recorder is not None:
             self._write(self._recorder)
 
     def _write(self, recorder: subprocess.Popen[bytes]) -> None:
-        """Fills the pipe. What does not fit waits for the next epoch; a line of below 4 KiB fits or waits whole."""
+        """Writes what fits into the pipe; the rest waits for the next epoch. A line below 4 KiB is never split."""
         assert recorder.stdin is not None
         os.set_blocking(recorder.stdin.fileno(), False)
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # full; gone
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # full; or the recorder has ended
             while self._unsent:
                 sent = os.write(recorder.stdin.fileno(), self._unsent[0])
                 self._unsent[0] = self._unsent[0][sent:]
@@ -63,7 +63,7 @@ class Live:
                     self._unsent.pop(0)
 
     def end(self, status: str, wait_seconds: float) -> bool:
-        """Lets the recorder end the run; whether it did so in time."""
+        """Has the recorder end the run, and returns whether it did so in time."""
         try:
             recorder = self._recorder or _start_recorder()
         except OSError:
@@ -96,17 +96,17 @@ def live(
     """Wraps a training, from before its first epoch until its bundle is on disk.
 
     The run ends FINISHED with the block, FAILED if an error leaves it, KILLED if the process is stopped or dies. A
-    training that goes on from a checkpoint goes on in the run that it had.
+    training that resumes from a checkpoint continues its run.
 
     Args:
         layout: of the project.
         params: of the project.
-        card: candidate, seed, architecture, training, training_digest and data_digest of the bundle to be.
+        card: candidate, seed, architecture, training, training_digest and data_digest of the future bundle.
         bundle: the folder that holds the bundle by the end of the block.
-        live_after_seconds: age of the training at which it begins to be shown; by default at once, or at
-            `LIVE_AFTER_SECONDS` where a `sync` follows.
-        defer: whether what was not shown in time is left to a `sync` that is sure to follow.
-        wait_seconds: how long the end may take; what is not sent by then is left to a later `sync`, too.
+        live_after_seconds: age of the training at which its recorder starts; by default at once, or at
+            `LIVE_AFTER_SECONDS` if a `sync` follows.
+        defer: whether a `sync` follows, which sends what the recorder has not.
+        wait_seconds: how long the end may take; a later `sync` sends what is missing then.
     """
     keys = ("candidate", "seed", "architecture", "training", "training_digest", "data_digest")
     opening: dict[str, Any] = {
@@ -117,7 +117,7 @@ def live(
         "bundle": str(bundle),
         "owner": runs.owner_tags(layout.root),
     }
-    if live_after_seconds is None:  # a recorder that is needed in any case imports MLflow beside the training
+    if live_after_seconds is None:  # a recorder that is needed anyway imports MLflow during the training
         live_after_seconds = LIVE_AFTER_SECONDS if defer else 0.0
     run = Live(opening, live_after_seconds, gently=defer)
     try:
@@ -125,7 +125,7 @@ def live(
     except Exception:
         run.end("FAILED", wait_seconds)
         raise
-    except BaseException:  # SIGTERM and Ctrl-C must end it soon; what was never shown is not begun now
+    except BaseException:  # SIGTERM and Ctrl-C must end it soon: no recorder is started now
         if run.recorded:
             run.end("KILLED", min(wait_seconds, STOP_SECONDS))
         raise
@@ -140,7 +140,9 @@ def _keep(layout: Layout, name: str, bundle: Path) -> None:
     if result:
         pending.keep(layout, result)
     server = without_password(tracking_uri(layout))
-    sentence = f"{name}: the tracking server {server} has not got this training yet; `recursight track sync` sends it."
+    sentence = (
+        f"{name}: the tracking server {server} has not received this training yet; `recursight track sync` sends it."
+    )
     print(sentence, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Results that could not be sent, kept until they are: the stages overwrite theirs when parameters change."""
+"""Copies of results that could not be sent yet: stages overwrite their results when parameters change."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from recursight.tracking.results import LIGHT_FILES, Result, result_in
 
 
 def keep(layout: Layout, result: Result) -> None:
-    """Copies a result, without its weights, unless it is there already."""
+    """Copies a result without its weights, unless it is copied already."""
     copied = result_in(_folder(layout) / result.digest / "bundle", _folder(layout) / result.digest / "evaluation")
     if copied and copied.evaluation_digest == result.evaluation_digest:
         return
@@ -28,7 +28,7 @@ def kept(layout: Layout) -> list[Result]:
 
 
 def forget(layout: Layout, result: Result) -> None:
-    """Drops the copy of a result that has been sent."""
+    """Removes the copy of a result that was sent."""
     shutil.rmtree(_folder(layout) / result.digest, ignore_errors=True)
 
 

@@ -1,7 +1,8 @@
-"""The process beside a training that keeps its MLflow run: `python -m recursight.tracking.recorder`, fed by `live`.
+"""The process that logs a training to its MLflow run: `python -m recursight.tracking.recorder`, started by `live`.
 
-It reads JSON lines: the opening, `{"epoch": {...}, "at_ms": ...}` after each epoch, `{"end": status}`. Input that ends
-without an end means that the training was killed. Exit status 0 means that the run is complete.
+It reads JSON lines: the description of the training, then `{"epoch": {...}, "at_ms": ...}` after each epoch, then
+`{"end": status}`. Input that stops without an end means that the training was killed. Exit status 0 means that the run
+is complete.
 """
 
 import json
@@ -36,7 +37,7 @@ LAST_SECONDS = 10  # for the end, once the training is gone
 
 
 class Recorder:
-    """Keeps one run. Nothing that the store does can make it fail; it tries again later."""
+    """Logs to one run. If the store fails, it tries again later."""
 
     def __init__(self, opening: dict[str, Any]) -> None:
         self.layout = Layout(Path(opening["root"]))
@@ -51,7 +52,7 @@ class Recorder:
         self.next_attempt = 0.0
 
     def attempt(self) -> bool:
-        """Sends what is waiting; whether nothing is left."""
+        """Sends what is waiting, and returns whether all was sent."""
         if time.monotonic() < self.next_attempt:
             return False
         try:
@@ -65,11 +66,11 @@ class Recorder:
 
     @property
     def pause_seconds(self) -> float | None:
-        """Until there is something to do, unless a message comes; None for ever."""
+        """Time until something is due without a new message; None for never."""
         return self.usage.due_seconds if self.usage else None
 
     def finish(self, status: str) -> bool:
-        """Ends the run; whether all of it is in the store."""
+        """Ends the run, and returns whether all of it is in the store."""
         try:
             if status == "FINISHED":
                 with FileLock(lock_path(self.layout), timeout=LAST_SECONDS):
@@ -80,14 +81,14 @@ class Recorder:
             if self.run_id:
                 client.set_terminated(self.run_id, status)
             return True
-        except Timeout:  # a synchronisation is at work, and may have read the disk before
+        except Timeout:  # a synchronisation is running, and may have read the disk earlier
             return False
         except outages() as error:
             self._report(error)
             return False
 
     def _connected(self) -> "MlflowClient":
-        """Connects once, and ends the runs whose process is gone."""
+        """Connects once, and ends runs whose process has died."""
         if self.client is None:
             client = connect(self.layout, HASTY)
             self.experiment = experiment_id(client, self.layout, self.opening["experiment"])
@@ -113,7 +114,7 @@ class Recorder:
             self.samples.clear()
 
     def _begin(self, client: "MlflowClient") -> None:
-        """Finds the run that a cut-off training left, or creates one; neither if it is logged already."""
+        """Finds the run of the interrupted training, or creates one; neither if the training is logged already."""
         name, digest = self.card["candidate"], self.card["training_digest"]
         if runs.find_finished(client, self.experiment, training=digest, candidate=name):
             self.finished_before = True
@@ -163,7 +164,7 @@ def record() -> bool:
                 return recorder.finish(message["end"])
             recorder.unsent.append(message)
         if lines.closed:
-            processes.end_self_within(LAST_SECONDS)
+            processes.end_after(LAST_SECONDS)
             recorder.finish("KILLED")
             return False
         done = recorder.attempt()

@@ -1,4 +1,4 @@
-"""The MLflow run of a training: its tags, how it is found again, and how it ends if its process dies."""
+"""The MLflow run of a training: its tags, how it is found, and how it is ended if its process dies."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,17 +18,17 @@ ROOT = "recursight.root"
 
 
 def owner_tags(root: Path) -> dict[str, str]:
-    """The tags by which this process, in this project, owns a run: if it dies, the run is ended."""
+    """Tags that make this process and project the owner of a run: if the process dies, the run is ended."""
     return {PROCESS: str(ProcessIdentity.of()), ROOT: str(root)}
 
 
 def run_name(params: Params, candidate: str, seed: int) -> str:
-    """The candidate's name; with its seed where there are several."""
+    """The candidate's name, with the seed if there are several."""
     return candidate if params.seeds == [seed] else f"{candidate}-seed-{seed}"
 
 
 def tags_of(card: dict[str, Any], git_commit: str | None) -> dict[str, str]:
-    """What runs are grouped and found by in the UI: `candidate` (over its seeds) and `data` (over everything)."""
+    """Tags for grouping and finding runs in the UI: `candidate` groups seeds, `data` everything trained on it."""
     tags = {
         "candidate": card["candidate"],
         "seed": str(card["seed"]),
@@ -44,7 +44,7 @@ def tags_of(card: dict[str, Any], git_commit: str | None) -> dict[str, str]:
 
 
 def params_of(card: dict[str, Any]) -> dict[str, str]:
-    """Parameters, flattened, under the names that they have in params.yaml."""
+    """Parameters, flattened, under their names in params.yaml."""
     settings = {"seed": card["seed"]} | card["architecture"] | {"train": card["training"]}
     return {key: str(value) for key, value in flattened(settings).items()}
 
@@ -58,33 +58,33 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def find_finished(client: "MlflowClient", experiment: str, **tags: str) -> "Run | None":
-    """The run of a finished training that bears some tags, by their short names: `training`, `bundle`, `candidate`."""
+    """The run of a finished training with the given tags, by their short names: `training`, `bundle`, `candidate`."""
     return min(_search(client, experiment, "= 'FINISHED'", tags), key=_seniority, default=None)
 
 
 def only_one(client: "MlflowClient", experiment: str, bundle: str) -> "Run | None":
-    """Of several finished runs of one bundle keeps the first, and returns it.
+    """Deletes all finished runs of a bundle except the first, and returns that one.
 
-    Two clones of a project may send the same result at the same time. Whoever ends its run last sees all of them, and
-    everybody keeps the same one, so that one remains.
+    Two clones of a project may send the same result at the same time. The last to end its run sees all of them, and
+    all choose the same one, so exactly one remains.
     """
     found = sorted(_search(client, experiment, "= 'FINISHED'", {"bundle": bundle}), key=_seniority)
-    for twin in found[1:]:
-        client.delete_run(twin.info.run_id)
+    for duplicate in found[1:]:
+        client.delete_run(duplicate.info.run_id)
     return found[0] if found else None
 
 
 def _seniority(run: "Run") -> tuple[bool, int, str]:
-    """An evaluated one first: a version may have been made of it."""
+    """Evaluated runs first: a version may come from one."""
     return EVALUATION not in run.data.tags, int(run.info.start_time), str(run.info.run_id)
 
 
 def unfinished(
     client: "MlflowClient", experiment: str, candidate: str, training_digest: str, root: Path
 ) -> "list[Run]":
-    """Runs of the same training that were cut off; never one that another process still writes.
+    """Interrupted runs of the same training, without those that another process still writes to.
 
-    There is more than one where the answer to a run's creation was lost and the request was sent again.
+    There can be several: if the response to a run's creation is lost, the request is sent again.
     """
     found = _search(client, experiment, "!= 'FINISHED'", {"candidate": candidate, "training": training_digest})
     return [
@@ -101,7 +101,7 @@ def _search(client: "MlflowClient", experiment: str, status: str, tags: dict[str
 
 
 def adopt_run(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None:
-    """Makes a cut-off run one's own."""
+    """Makes this process the owner of an interrupted run."""
     from mlflow.entities import RunTag
 
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
@@ -109,7 +109,7 @@ def adopt_run(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None
 
 
 def end_leftovers(client: "MlflowClient", experiment: str) -> list[str]:
-    """Ends the runs of this machine whose process is gone, as KILLED; returns their ids."""
+    """Ends this machine's runs whose process has died, as KILLED; returns their ids."""
     ids = [run.info.run_id for run in leftovers(client, experiment)]
     for run_id in ids:
         client.set_terminated(run_id, "KILLED")
@@ -117,16 +117,16 @@ def end_leftovers(client: "MlflowClient", experiment: str) -> list[str]:
 
 
 def leftovers(client: "MlflowClient", experiment: str) -> "list[Run]":
-    """Runs of this machine that count as running although their process is gone."""
+    """Runs of this machine in state RUNNING whose process has died."""
     return [run for run in running(client, experiment) if has_lost_owner(run)]
 
 
 def running(client: "MlflowClient", experiment: str) -> "list[Run]":
-    """Runs that count as running, of any machine."""
+    """Runs in state RUNNING, of any machine."""
     return list(client.search_runs([experiment], "attributes.status = 'RUNNING'"))
 
 
 def has_lost_owner(run: "Run") -> bool:
-    """Whether the process that owned the run is surely gone; one of another machine may be alive."""
+    """Whether the run's process has certainly ended; one of another machine may be alive."""
     owner = ProcessIdentity.parse(run.data.tags.get(PROCESS, ""))
     return owner is not None and owner.is_gone

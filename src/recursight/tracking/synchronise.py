@@ -29,7 +29,7 @@ class SyncResult:
         trainings: names of the runs that were logged.
         evaluations: names of the runs that got their evaluation.
         unchanged: how many results were complete already.
-        ended: how many runs whose process is gone were ended.
+        ended: how many runs were ended because their process had died.
     """
 
     trainings: list[str] = field(default_factory=list)
@@ -43,10 +43,10 @@ def sync(layout: Layout, passes: int = 3) -> SyncResult:
 
     Args:
         layout: of the project.
-        passes: how often what failed is tried again, over a line that loses requests.
+        passes: attempts for results that fail, for connections that lose requests.
 
     Raises:
-        Unreachable: if the store does not answer, or fails to the end; what is missing is kept for the next time.
+        Unreachable: if the store does not answer or still fails; what is missing is kept for the next time.
         InputError: if params.yaml is wrong, or the experiment was deleted.
     """
     params, outcome = load(layout.params), SyncResult()
@@ -71,7 +71,7 @@ def sync(layout: Layout, passes: int = 3) -> SyncResult:
 
 
 def attempt_sync(layout: Layout) -> SyncResult | None:
-    """Like `sync`, for places where work must go on: a store that is down is one sentence on stderr, and None."""
+    """Like `sync`, but if the store is down prints one sentence to stderr and returns None."""
     try:
         return sync(layout)
     except Unreachable as error:
@@ -80,7 +80,7 @@ def attempt_sync(layout: Layout) -> SyncResult | None:
 
 
 def lock_path(layout: Layout) -> str:
-    """Held while anybody completes runs, so that no result gets two."""
+    """Held while runs are completed, so that no result gets two."""
     path = layout.lock("tracking")
     path.parent.mkdir(parents=True, exist_ok=True)
     return str(path)
@@ -94,7 +94,7 @@ def _send_all(
     missing: Iterable[Result],
     outcome: SyncResult,
 ) -> list[tuple[Result, Exception]]:
-    """Sends what it can and returns what it cannot; side by side over HTTP, where time goes into waiting."""
+    """Sends results and returns those that failed; over HTTP in parallel."""
 
     def attempt(result: Result) -> tuple[Result, Exception] | None:
         try:
@@ -113,7 +113,7 @@ def _send_all(
 
 
 def _distinct(candidates: list[Result]) -> list[Result]:
-    """One of each, preferring an evaluated one."""
+    """Each result once, preferably evaluated."""
     by_digest: dict[str, Result] = {}
     for result in candidates:
         if result.digest not in by_digest or (result.evaluation and not by_digest[result.digest].evaluation):

@@ -1,4 +1,4 @@
-"""What the machine does during a training, sampled for MLflow's page of system metrics."""
+"""Use of the machine during a training, sampled for MLflow's system metrics."""
 
 import os
 import time
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-SWITCH = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"  # MLflow's own; here `false` turns off what is on otherwise
+SWITCH = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"  # of MLflow; here metrics are on unless it is `false`
 FIRST = "system/cpu_utilization_percentage"
 
 
 class Usage:
-    """CPU, memory, disk and network of the machine; GPUs too, where `nvidia-ml-py` is installed.
+    """CPU, memory, disk and network of the machine, and GPUs if `nvidia-ml-py` is installed.
 
-    MLflow's own thread would end at the first request that fails, so the samples are taken by the caller.
+    MLflow's own thread ends at the first failing request, so the caller takes the samples.
 
     Args:
         client: of the store.
@@ -31,13 +31,13 @@ class Usage:
         self._interval_seconds = float(self._monitor.sampling_interval)
         self._step = max((metric.step for metric in client.get_metric_history(run_id, FIRST)), default=-1) + 1
         self._sampled = False
-        self._collect()  # CPU shares are means since the sample before
+        self._collect()  # CPU shares are means since the previous sample
 
     def sample(self, last: bool = False) -> "list[Metric]":
         """A sample, if one is due.
 
         Args:
-            last: whether no other will follow; a run too short for a regular sample then has this one.
+            last: whether this is the last call; a run too short for a regular sample then gets this one.
         """
         from mlflow.entities import Metric
 
@@ -49,7 +49,7 @@ class Usage:
 
     @property
     def due_seconds(self) -> float:
-        """Until the next sample."""
+        """Seconds until the next sample."""
         return max(0.0, self._next - time.monotonic())
 
     def _collect(self) -> dict[str, float]:
@@ -62,7 +62,7 @@ class Usage:
 
 
 def usage_of(client: "MlflowClient", run_id: str, uri: str) -> Usage | None:
-    """None where it is turned off, or the system keeps its figures to itself, as some containers do."""
+    """None if it is turned off, or if the system does not allow reading these figures, as in some containers."""
     if os.environ.get(SWITCH, "true").lower() in ("false", "0"):
         return None
     from mlflow.exceptions import MlflowException
@@ -70,6 +70,6 @@ def usage_of(client: "MlflowClient", run_id: str, uri: str) -> Usage | None:
     try:
         return Usage(client, run_id, uri)
     except MlflowException:
-        raise  # the store, not the system: it is asked again later
+        raise  # the store, not the system, failed: the caller tries again
     except (OSError, RuntimeError, AttributeError, ValueError):
         return None

@@ -36,7 +36,7 @@ class GradientNorm:
 def gradient_norms(network: Network, inputs: Tensor, loss: Callable[[Tensor], Tensor]) -> list[GradientNorm]:
     """Reads the inputs step by step, and takes the loss's gradient with respect to each state.
 
-    Layers that read a grid from four corners have no steps, hence no rows here.
+    Layers that read a grid from four corners have no steps, and so no rows here.
 
     Args:
         network: in any mode; it is left in eval mode, its gradients untouched.

@@ -79,7 +79,7 @@ def fit(
         validation: the validation split.
         optimizer: over the model's parameters.
         loss: what is minimised, one value an example.
-        validation_loss: likewise, what is measured after each epoch.
+        validation_loss: what is measured after each epoch, one value an example.
         curves: further values an example, whose means the epochs report.
         learning_rate: of a step, counted from 0 over the whole training.
         augment: changes a batch of training images.

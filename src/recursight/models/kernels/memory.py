@@ -9,7 +9,7 @@ _chosen: list[int | None] = []
 
 
 def is_chosen() -> bool:
-    """Whether this process has said what it keeps."""
+    """Whether `keep_freed_memory` was called in this process."""
     return bool(_chosen)
 
 

@@ -1,7 +1,7 @@
 """The recurrent operators in plain torch: for devices other than the CPU, and where there are no native kernels.
 
-A registered model carries a copy of this file, so that it runs where recursight is not installed. Hence it imports
-torch alone, and the operators' names and arguments must stay what they are.
+A registered model carries a copy of this file, so that it runs where recursight is not installed. It therefore
+imports torch alone, and the operators' names and arguments must stay what they are.
 """
 
 import math
@@ -312,7 +312,7 @@ def rnn2d(products: Tensor, left: State, above: State) -> State:
 
 
 def mdlstm(products: Tensor, left: State, above: State) -> State:
-    """Likewise."""
+    """The state h and the cell c, from the same arguments."""
     i, from_left, from_above, g, o = products.chunk(5, dim=-1)
     c = torch.sigmoid(i) * torch.tanh(g) + torch.sigmoid(from_left) * left[1] + torch.sigmoid(from_above) * above[1]
     return torch.sigmoid(o) * torch.tanh(c), c

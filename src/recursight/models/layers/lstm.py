@@ -6,7 +6,7 @@ from recursight.models.layers.torch_recurrence import TorchRecurrence
 
 
 class LSTM(TorchRecurrence):
-    """i, f, o = σ(V x[t] + W h[t-1] + b);  g = tanh(likewise);  c[t] = f c[t-1] + i g;  h[t] = o tanh(c[t]).
+    """i, f, o, g = V x[t] + W h[t-1] + b;  c[t] = σ(f) c[t-1] + σ(i) tanh(g);  h[t] = σ(o) tanh(c[t]).
 
     Args:
         features: size D of one step's input.

@@ -185,6 +185,6 @@ def glorot(weight: Tensor, gates: int) -> None:
 
 
 def orthogonal(weight: Tensor, gates: int) -> None:
-    """Likewise with orthogonal matrices (Saxe et al., 2014, arXiv:1312.6120)."""
+    """Fills the same blocks with orthogonal matrices (Saxe et al., 2014, arXiv:1312.6120)."""
     for block in weight.data.chunk(gates):
         nn.init.orthogonal_(block)

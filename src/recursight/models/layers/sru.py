@@ -12,7 +12,7 @@ from recursight.models.layers.recurrence import Recurrence, State, glorot
 class SRU(Recurrence):
     """f, r = σ(V x[t] + v ⊙ c[t-1] + b);  c[t] = f c[t-1] + (1 - f) W x[t];  h[t] = r c[t] + (1 - r) α x[t].
 
-    All products are of inputs, hence of all steps at once; the recurrence itself is point-wise. Where D ≠ H the
+    All products are of inputs, and so of all steps at once; the recurrence itself is point-wise. Where D ≠ H the
     highway's x[t] is a product of its own, W' x[t]. The scale α = √3 keeps the variance through layers (sec. 3.2).
 
     Args:

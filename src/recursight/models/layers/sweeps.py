@@ -35,5 +35,5 @@ def along_rows(layer: Layer, grid: Tensor) -> Tensor:
 
 
 def along_columns(layer: Layer, grid: Tensor) -> Tensor:
-    """Each column as a sequence of H steps, likewise."""
+    """Each column of (B, H, W, D) as a sequence of H steps, into (B, W, H, D')."""
     return along_rows(layer, grid.transpose(1, 2)).transpose(1, 2)
