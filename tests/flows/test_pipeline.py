@@ -158,9 +158,9 @@ def test_a_wrong_candidate_is_refused_before_anything_runs(workspace: Workspace,
     assert "Traceback" not in output
 
 
-def test_a_plain_pull_on_a_fresh_clone_brings_data_and_results(tmp_path: Path) -> None:
+def test_a_pull_on_a_fresh_clone_brings_data_and_results(tmp_path: Path) -> None:
     clone = Workspace(tmp_path)
-    clone.run("dvc", "pull", "--quiet")
+    clone.run("dvc", "pull", "--quiet", "--remote", "embedded")
     assert (clone.root / "data" / "images-idx3-ubyte.gz").is_file()
     assert (clone.root / "artifacts" / "comparison" / "report.html").is_file()
     shown = json.loads(clone.run("dvc", "metrics", "show", "--json"))
