@@ -106,7 +106,7 @@ def test_a_pin_from_elsewhere_is_pulled_from_the_remote(workspace: Workspace, la
 def test_a_version_that_no_remote_has_is_a_sentence(workspace: Workspace, layout: Layout) -> None:
     text = layout.data_dvc.read_text().replace("0d1785af", "1d1785af")
     layout.data_dvc.write_text(text)
-    with pytest.raises(InputError, match="no DVC remote"):
+    with pytest.raises(InputError, match="no configured DVC remote"):
         settle_data(layout, untouched)
     assert len(list(layout.data.iterdir())) == 2
 
@@ -121,7 +121,7 @@ def test_half_a_version_is_not_checked_out(workspace: Workspace, layout: Layout)
     md5 = hashlib.md5(b"new").hexdigest()
     (layout.root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).unlink()
     layout.data_dvc.write_text(layout.data_dvc.read_text().replace(before, new))
-    with pytest.raises(InputError, match="no DVC remote"):
+    with pytest.raises(InputError, match="no configured DVC remote"):
         settle_data(layout, untouched)
     assert len(list(layout.data.iterdir())) == 2
 

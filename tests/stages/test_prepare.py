@@ -38,7 +38,7 @@ def test_every_setting_has_its_effect(layout: Layout) -> None:
 
 def test_missing_data(layout: Layout) -> None:
     shutil.rmtree(layout.data)
-    with pytest.raises(InputError, match=r"^data/ is missing: get it with `dvc pull data.dvc`\.$"):
+    with pytest.raises(InputError, match=r"^data/ is missing: get it with `dvc pull data.dvc`, or bring images"):
         prepare.run(layout)
 
 

@@ -99,7 +99,7 @@ def test_the_card_names_its_metrics_and_no_class(promoted: Layout) -> None:
     card = connect(promoted).get_model_version("recursight", "2").description
     assert "A model for brightness" in card
     assert "| absolute error (95% interval) |" in card
-    assert "Each image gets\n`brightness`." in card
+    assert "An answer has the fields\n`brightness`." in card
     for word in ("accuracy", "confusion", "class", "probabilit"):
         assert word not in card.lower()
 

@@ -78,7 +78,7 @@ class Result:
         if self.evaluation is None:
             return None
         findings = {key: value for key, value in self.metrics.items() if key not in MEASURED}
-        drawn = sorted(self.evaluation.glob("*.png"))  # they depend on parameters that no metric shows
+        drawn = sorted(self.evaluation.glob("*.svg"))  # they depend on parameters that no metric shows
         return digest([findings, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in drawn)])
 
 
