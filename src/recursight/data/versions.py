@@ -110,7 +110,7 @@ def pin(layout: Layout) -> None:
         text = layout.data_dvc.read_text(encoding="utf-8")
         files.write_text(layout.data_dvc, re.sub(rf"(?m)^\s+remote: {EMBEDDED}\n?", "", text))
     _dvc(layout, "add", "data")
-    if not complete_cache(layout.root, "data.dvc"):
+    if not complete_cache(layout.root, str(layout.data_dvc)):
         raise InputError("DVC's cache could not store data/; free some space on its disk.")
     md5 = files.read_yaml(layout.data_dvc)["outs"][0]["md5"]
     if (layout.root / EMBEDDED / "files" / "md5" / md5[:2] / md5[2:]).exists():
@@ -125,7 +125,7 @@ def complete_cache(root: Path, target: str) -> bool:
 
     Args:
         root: of the project.
-        target: a stage or a .dvc file.
+        target: a stage, from the folder of the project, or the path of a .dvc file.
 
     Returns:
         Whether the cache now has all outputs that are as DVC recorded them.
