@@ -59,7 +59,7 @@ def test_work_under_way_elsewhere_is_refused_by_name(layout: Layout, monkeypatch
     with python(HOLD.format(root=str(layout.root))) as holder:
         assert line_of(holder) == "held"
         monkeypatch.setattr(local, "ORPHAN_SECONDS", 0.1)
-        refusal = pytest.raises(InputError, match=rf"train@gru: process {holder.pid} does the same")
+        refusal = pytest.raises(InputError, match=rf"train@gru: process {holder.pid} is doing the same")
         with refusal, local.exclusive_lock(layout, "train@gru"):
             pass
     with local.exclusive_lock(layout, "train@gru"):  # nothing is left of a killed holder
