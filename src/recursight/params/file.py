@@ -138,7 +138,7 @@ def _sentences(error: ValidationError, model: type[BaseModel], prefix: str = "")
         if isinstance(fault.get("ctx", {}).get("error"), InputError):  # from an override, already a sentence
             lines.append(str(fault["ctx"]["error"]))
             continue
-        path = [str(part) for part in fault["loc"]]
+        path = [str(part)[:LONGEST_NAME] for part in fault["loc"]]
         key = prefix + ".".join(path)
         if fault["type"] == "extra_forbidden":
             message = f"unknown key; {nearest(path[-1], _fields_at(model, path[:-1]))}"
