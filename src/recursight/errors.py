@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable
 
 
+LISTED = 30  # names in a message
+
+
 class InputError(ValueError):
     """Invalid input: a file, a value, a name.
 
@@ -13,9 +16,10 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Suggests the most similar known name, or lists all; for the end of an error message."""
+    """Suggests the most similar known name, or lists some; for the end of an error message."""
     choices = list(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(choices)}."
+    more = f" and {len(choices) - LISTED} more" * (len(choices) > LISTED)
+    return f"known: {', '.join(choices[:LISTED])}{more}."
