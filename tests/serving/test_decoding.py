@@ -1,5 +1,6 @@
 """Request bodies that take long, much memory, or the decoder with them."""
 
+import asyncio
 import io
 import json
 import signal
@@ -50,6 +51,34 @@ def test_a_small_json_takes_little_memory(images) -> None:
 def test_a_process_ends_in_time_even_if_it_holds_the_lock_of_the_interpreter() -> None:
     code = "from recursight.processes import end_after; import re; end_after(1); re.match('(a+)+$', 'a' * 64 + 'b')"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGALRM
+
+
+def test_decoders_that_are_busy_for_a_moment_are_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "STUCK_SECONDS", 0.2)
+    body = slow_jpeg(scans=500)
+
+    async def load() -> None:
+        decoders = decoding.Decoders(Serve(max_pixels=50_000_000))
+        try:
+            await asyncio.sleep(0.4)  # idle for longer than what counts as stuck
+            busy = [
+                asyncio.create_task(decoders.images_in("image/jpeg", body, (8, 8, 1), "pad"))
+                for _ in range(min(psutil.cpu_count(), decoding.MOST_PROCESSES))
+            ]
+            await asyncio.sleep(0)  # each has taken a decoder
+            assert not decoders.stuck
+            await asyncio.sleep(0.4)
+            assert decoders.stuck
+            busy[0].cancel()
+            await asyncio.sleep(0)
+            assert decoders.stuck, "the decoder of a cancelled request is still at work"
+            results = await asyncio.gather(*busy, return_exceptions=True)
+            assert isinstance(results[0], asyncio.CancelledError)
+            await asyncio.to_thread(until, lambda: not decoders.stuck)
+        finally:
+            decoders.close()
+
+    asyncio.run(load())
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Decodes request bodies in separate processes, which the operating system ends at a limit of processor time or memory.
 
 Decoders of images are written in C: no thread can be stopped inside one, and some of them hold the interpreter's lock,
-so that the server could not answer anything meanwhile. Whatever a body makes a decoder do, it costs its sender an
-error, and the server one new process.
+so that the server could not answer anything meanwhile. If a decoder crashes or exceeds a limit, the request is refused
+and a new process is started.
 """
 
 import asyncio
@@ -54,14 +54,14 @@ class Decoders:
         self._all = [_Decoder(limits) for _ in range(count)]
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="decoder")
         self._idle: asyncio.LifoQueue[_Decoder] = asyncio.LifoQueue()
-        self._last_free = time.monotonic()
+        self._all_busy_since = time.monotonic()
         for decoder in self._all:
             self._idle.put_nowait(decoder)
 
     @property
     def stuck(self) -> bool:
         """Whether all have been busy for some time."""
-        return self._idle.empty() and time.monotonic() - self._last_free > STUCK_SECONDS
+        return self._idle.empty() and time.monotonic() - self._all_busy_since > STUCK_SECONDS
 
     async def images_in(
         self, content_type: str, body: bytes, shape: tuple[int, int, int], resize: Resize
@@ -76,13 +76,12 @@ class Decoders:
                 decoder = await self._idle.get()
         except TimeoutError:
             raise RequestError(503, "All decoders are busy: try again in a second.") from None
+        if self._idle.empty():
+            self._all_busy_since = time.monotonic()
         request = {"content_type": content_type, "shape": shape, "resize": resize}
-        try:
-            loop = asyncio.get_running_loop()
-            about, pixels = await loop.run_in_executor(self._threads, decoder.ask, request, body)
-        finally:
-            self._last_free = time.monotonic()
-            self._idle.put_nowait(decoder)
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, decoder.ask, request, body)
+        asked.add_done_callback(lambda _: self._idle.put_nowait(decoder))
+        about, pixels = await asyncio.shield(asked)  # the decoder goes on if this request is cancelled
         if "status" in about:
             raise RequestError(about["status"], about["sentence"])
         return np.frombuffer(pixels, np.uint8).reshape(-1, *shape), about["names"]
