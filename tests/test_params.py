@@ -139,13 +139,14 @@ BOMB = "b0: &b0 [1, 1]\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}'] * 9
         ("seeds: [1]\nseeds: [2]\n", 'params.yaml is not valid YAML: found duplicate key "seeds"'),
         (BOMB, "params.yaml has more than 100,000 values once its aliases are filled in."),
         ("a: &a [*a]\n", "params.yaml has more than 100,000 values"),
+        (f"a: [{'1, ' * 100_000}]\n", "params.yaml has more than 100,000 values"),
         ("a: " + "[" * 5000 + "]" * 5000, "params.yaml is nested too deeply."),
         ("a: !!python/object:os.system x\n", "params.yaml is not valid YAML: could not determine a constructor"),
         ("a: \x07\n", "params.yaml is not valid YAML: unacceptable character"),
         ("a: 2026-02-31\n", "params.yaml is not valid YAML: day is out of range"),
         ("a: 1" + "0" * 5000, "params.yaml is not valid YAML: Exceeds the limit"),
     ],
-    ids=["duplicate", "aliases", "itself", "deep", "tag", "control", "date", "digits"],
+    ids=["duplicate", "aliases", "itself", "many", "deep", "tag", "control", "date", "digits"],
 )
 def test_a_hostile_file_is_refused_in_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
     (line,) = refusal(tmp_path, content)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -102,10 +103,15 @@ def read_json(path: Path) -> Any:
 
 LARGEST_YAML_BYTES = 10_000_000
 MOST_YAML_VALUES = 100_000
+MOST_LOCK_VALUES = 5_000_000  # of dvc.lock, which grows with the stages
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, most_values: int = MOST_YAML_VALUES) -> Any:
     """Reads a YAML 1.2 file with the parser that DVC uses, so that both read the same values.
+
+    Args:
+        path: of the file.
+        most_values: in the file, with all aliases filled in.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -116,10 +122,9 @@ def read_yaml(path: Path) -> Any:
 
     if path.stat().st_size > LARGEST_YAML_BYTES:
         raise InputError(f"{path.name} has more than {LARGEST_YAML_BYTES:,} bytes; it is not read.")
-    nodes: dict[int, int] = {}
     try:
         text = path.read_bytes().decode("utf-8")
-        too_many = _values(YAML(typ="safe").compose(text), nodes) > max(MOST_YAML_VALUES, len(nodes))
+        too_many = _values(YAML(typ="safe").compose(text), {}) > most_values
         content = None if too_many else YAML(typ="safe").load(text)
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is not text in UTF-8; save it in that encoding.") from None
@@ -128,7 +133,7 @@ def read_yaml(path: Path) -> Any:
     except (YAMLError, ValueError) as error:  # ValueError: such as a date that does not exist
         raise InputError(f"{path.name} is not valid YAML: {_plain_reason(error)}.") from None
     if too_many:
-        raise InputError(f"{path.name} has more than {MOST_YAML_VALUES:,} values once its aliases are filled in.")
+        raise InputError(f"{path.name} has more than {most_values:,} values once its aliases are filled in.")
     return content
 
 
@@ -145,7 +150,7 @@ def _values(node: "Node | None", known: dict[int, int]) -> int:
     if node is None:
         return 0
     if id(node) not in known:
-        known[id(node)] = MOST_YAML_VALUES + 1  # kept if the node contains itself
+        known[id(node)] = sys.maxsize  # kept if the node contains itself
         content = node.value if isinstance(node.value, list) else []
         children = [child for entry in content for child in (entry if isinstance(entry, tuple) else (entry,))]
         known[id(node)] = 1 + sum(_values(child, known) for child in children)

@@ -10,8 +10,8 @@ import urllib.request
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -231,6 +231,13 @@ def _is_published(path: Path, file: File) -> bool:
         return False
 
 
-def _md5(stream: BufferedReader) -> str:
+def _md5(stream: BinaryIO) -> str:
+    digest = hashlib.md5(usedforsecurity=False)  # the published checksum
     with stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()  # as published
+        size = 0
+        while block := stream.read(_BLOCK_BYTES):
+            size += len(block)
+            if size > _MAX_FILE_BYTES:
+                return "of a file that is too large"
+            digest.update(block)
+    return digest.hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 
 from recursight import commands
 from recursight.errors import InputError
-from recursight.files import LARGEST_YAML_BYTES, read_yaml, write_json
+from recursight.files import LARGEST_YAML_BYTES, MOST_LOCK_VALUES, read_yaml, write_json
 from recursight.layout import Layout
 from recursight.processes import is_alive_since
 
@@ -64,7 +64,7 @@ def broken_results(layout: Layout, clear: bool) -> bool:
         if not is_ours or not results.exists() or results.stat().st_size > LARGEST_YAML_BYTES:
             return False
         with suppress(InputError):
-            content = read_yaml(results)
+            content = read_yaml(results, MOST_LOCK_VALUES)
             if isinstance(content, dict) and "schema" in content:
                 return False
         if clear and commands.git(layout.root, "checkout", "--quiet", "--", results.name).returncode:

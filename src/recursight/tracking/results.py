@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from recursight.files import digest, read_json, read_yaml
+from recursight.files import MOST_LOCK_VALUES, digest, read_json, read_yaml
 from recursight.layout import Layout
 
 LIGHT_FILES = ("card.json", "training.json", "history.csv", "gradient_norms.csv")  # of a bundle: all but the weights
@@ -154,7 +154,7 @@ def _prepare_stage(layout: Layout) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _stages(lock: Path, _changed_ns: int, _size: int) -> dict[str, Any]:
     """Of dvc.lock, which is read once for all results."""
-    return dict((read_yaml(lock) or {}).get("stages", {}))
+    return dict((read_yaml(lock, MOST_LOCK_VALUES) or {}).get("stages", {}))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
