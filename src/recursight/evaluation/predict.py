@@ -1,7 +1,7 @@
 """Running a trained network: its answers to a whole split, and how fast it answers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import numpy as np
@@ -76,9 +76,26 @@ def latency_milliseconds(answer: Callable[[np.ndarray], np.ndarray], image: np.n
     return 1000 * median(seconds[WARM_UP:])
 
 
-def latency_on(threads: int) -> str:
-    """What a latency was measured on, for reports and cards."""
-    return f"cpu, {threads} thread{'s' * (threads > 1)}"
+def latency(
+    answer: Callable[[np.ndarray], np.ndarray], input_shape: Sequence[int], *, threads: int
+) -> dict[str, float | str]:
+    """The latency of a network on the CPU, for reports, cards and MLflow.
+
+    Args:
+        answer: from uint8 images N H W C to their answers.
+        input_shape: H, W, C.
+        threads: of torch while it is measured.
+
+    Returns:
+        latency_ms of one image, and latency_on: device and threads.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        milliseconds = latency_milliseconds(answer, np.zeros(input_shape, np.uint8))
+    finally:
+        torch.set_num_threads(before)
+    return {"latency_ms": milliseconds, "latency_on": f"cpu, {threads} thread{'s' * (threads > 1)}"}
 
 
 def images_per_second(program: nn.Module, images: np.ndarray, *, device: torch.device, seconds: float = 0.2) -> float:

@@ -205,10 +205,10 @@ def _weights(
 
     card = recorded.card
     try:
-        state = load_version(layout, name, int(version.version)).program.state
+        trained = load_version(layout, name, int(version.version)).program.tensors
     except (Unreadable, AttributeError) as fault:
         raise PartMissing(f"weights: {fault}") from None
-    tensors = {key.removeprefix("network."): value.contiguous() for key, value in state.items()}
+    tensors = {key.removeprefix("network."): value.contiguous() for key, value in trained.items()}
     weights = save(tensors)
     if digest(card) != version.tags[BUNDLE] or hashlib.sha256(weights).hexdigest() != card["weights_digest"]:
         raise PartMissing("weights: those of the registered model differ from the digest in the training's card")

@@ -4,11 +4,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from recursight.evaluation.predict import Program, latency_milliseconds, latency_on
+from recursight.evaluation.predict import Program, latency
 from recursight.models.bundle import load_bundle
 from recursight.registry.program import LoadedProgram
 from recursight.tasks import task_of
@@ -49,8 +48,4 @@ def export_bundle(bundle: Path, path: Path, *, threads: int) -> dict[str, Any]:
     """
     network, card = load_bundle(bundle)
     export(Program(network, task_of(card.task)).eval(), card.input_shape, path)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    milliseconds = latency_milliseconds(LoadedProgram(path), np.zeros(card.input_shape, np.uint8))
-    torch.set_num_threads(before)
-    return {"latency_ms": milliseconds, "latency_on": latency_on(threads)}
+    return latency(LoadedProgram(path), card.input_shape, threads=threads)

@@ -28,8 +28,8 @@ class LoadedProgram:
         # time that a small network needs for an image. Its inputs are the weights, then the images.
         self.graph = exported.graph_module
         *weights, images = exported.graph_signature.input_specs
-        self.state = dict(exported.state_dict)  # trained values by their names in the network
-        held = self.state | exported.constants
+        self.tensors = dict(exported.state_dict)  # trained values by their names in the network
+        held = self.tensors | exported.constants
         self.weights = [held[str(weight.target)] for weight in weights]
         (inputs,) = (node for node in self.graph.graph.nodes if node.name == images.arg.name)
         self.shape = tuple(inputs.meta["val"].shape[1:])
@@ -55,7 +55,7 @@ class LoadedProgram:
     @property
     def parameters(self) -> int:
         """Number of trainable values."""
-        return sum(value.numel() for value in self.state.values() if isinstance(value, torch.nn.Parameter))
+        return sum(value.numel() for value in self.tensors.values() if isinstance(value, torch.nn.Parameter))
 
 
 PLAIN = "recursight_operators"

@@ -12,7 +12,7 @@ from recursight.data.records import EVALUATED
 from recursight.data.store import Store, open_store
 from recursight.errors import InputError
 from recursight.evaluation.metrics import scores
-from recursight.evaluation.predict import Program, answers, images_per_second, latency_milliseconds, latency_on
+from recursight.evaluation.predict import Program, answers, images_per_second, latency
 from recursight.executors.local import exclusive_lock
 from recursight.files import read_json, replacing, write_json
 from recursight.layout import Layout
@@ -58,7 +58,8 @@ def _evaluate(
     network, card = load_bundle(bundle)
     _check(card, params, store, bundle)
     program = Program(network, task).eval()
-    metrics, tables = _costs(card, bundle) | _latency(program, card, params.serve.threads), []
+    metrics = _costs(card, bundle) | latency(program.answer, card.input_shape, threads=params.serve.threads)
+    tables = []
     program.to(device)
     rows = pd.DataFrame()
     for split in EVALUATED:
@@ -101,15 +102,6 @@ def _costs(card: Card, bundle: Path) -> dict[str, Any]:
         "train_seconds": account["seconds"],
         "images_per_second": account["images_per_second"],
     }
-
-
-def _latency(program: Program, card: Card, threads: int) -> dict[str, Any]:
-    """On the CPU and with as many threads as serving. `register` measures the exported program of the winner again."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    milliseconds = latency_milliseconds(program.answer, np.zeros(card.input_shape, np.uint8))
-    torch.set_num_threads(before)
-    return {"latency_ms": milliseconds, "latency_on": latency_on(threads)}
 
 
 def _table(split: str, ids: pd.Series, rows: pd.DataFrame, answered: np.ndarray) -> pd.DataFrame:
