@@ -73,11 +73,16 @@ def strangers(platform: Platform) -> list[psutil.Process]:
         with suppress(psutil.Error):
             process = platform.process(name)
             known |= {process.pid} | {child.pid for child in process.children() if name != "worker"}
+    return [process for process in processes_of(root) if process.pid not in known]
+
+
+def processes_of(root: Path) -> list[psutil.Process]:
+    """All processes at work in a project."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             folders = process.environ().get("PYTHONPATH", "").split(os.pathsep)
-            if str(root / "src") in folders and process.pid not in known and process.status() != "zombie":
+            if str(root / "src") in folders and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 

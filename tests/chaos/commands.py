@@ -7,6 +7,7 @@ disturbed one that is given again must leave the same, and `doctor` must find th
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tests.chaos.aftermath import half_files, held_locks, weights
+from tests.chaos.aftermath import half_files, held_locks, processes_of, weights
 from tests.workspace import SMALL, Workspace
 
 PAUSE_SECONDS = 10.0
@@ -34,7 +35,7 @@ def _nothing(workspace: Workspace) -> None:
 
 def _without_results(workspace: Workspace) -> None:
     for name in ("candidates", "evaluations", "comparison"):
-        subprocess.run(["rm", "-r", str(workspace.root / "artifacts" / name)], check=True)
+        shutil.rmtree(workspace.root / "artifacts" / name)
 
 
 def _other_winner(workspace: Workspace) -> None:
@@ -92,36 +93,45 @@ class Commands:
         _draw_pictures(folder / "pictures")
 
     def round(self, number: int, name: str) -> tuple[str, list[str]]:
-        """Disturbs a command once; what was done, and the faults found after it was given again."""
+        """Disturbs a command once, for certain: if it was over too soon, it is given anew and disturbed earlier.
+
+        Returns:
+            What was done, and the faults found after the command was given again.
+        """
         if name not in self.usual:
             with self._project(f"{name}-usual") as workspace:
                 JOBS[name].before(workspace)
                 began = time.monotonic()
                 self._give(workspace, name)
                 self.usual[name] = _state(workspace), time.monotonic() - began
-        expected, seconds = self.usual[name]
         kind = self.random.choice([kind for kind in DISTURBANCES if kind != "disk" or self.disks])
-        with self._project(f"{name}-{number}", small_disk=kind == "disk") as workspace:
-            JOBS[name].before(workspace)
-            after = self.random.uniform(0, 0.8 * seconds)
-            what = self._disturb(workspace, name, kind, after)
-            try:
-                self._give(workspace, name)
-            except (AssertionError, subprocess.TimeoutExpired) as error:
-                return what, [f"the same command failed: {' '.join(str(error).split())[-400:]}"]
-            found = _state(workspace)
-            faults = [
-                f"{key}: {found[key]!r}, not {expected[key]!r}" for key in expected if found[key] != expected[key]
-            ]
-            faults += [f"left: {path.relative_to(workspace.root)}" for path in half_files(workspace.root)]
-            faults += [f"held: {path.relative_to(workspace.root)}" for path in held_locks(workspace.root)]
-            faults += [f"still runs: {' '.join(process.cmdline())[-80:]}" for process in _processes(workspace.root)]
-            return what, faults
+        for attempt in range(5):
+            after = self.random.uniform(0, 0.8 ** (attempt + 1) * self.usual[name][1])
+            with self._project(f"{name}-{number}-{attempt}", small_disk=kind == "disk") as workspace:
+                JOBS[name].before(workspace)
+                what = self._disturb(workspace, name, kind, after)
+                if what:
+                    return what, self._faults_after_repetition(workspace, name)
+        return f"no {kind} in five attempts", ["the command was always over before"]
+
+    def _faults_after_repetition(self, workspace: Workspace, name: str) -> list[str]:
+        try:
+            self._give(workspace, name)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            return [f"the same command failed: {' '.join(str(error).split())[-400:]}"]
+        expected, root = self.usual[name][0], workspace.root
+        found = _state(workspace)
+        changed = [key for key in expected if found[key] != expected[key]]
+        faults = [f"{key}: {found[key]!r}, not {expected[key]!r}" for key in changed]
+        faults += [f"left: {path.relative_to(root)}" for path in half_files(root)]
+        faults += [f"held: {path.relative_to(root)}" for path in held_locks(root)]
+        return faults + [f"still runs: {' '.join(process.cmdline())[-80:]}" for process in processes_of(root)]
 
     def _give(self, workspace: Workspace, name: str) -> None:
         workspace.run(*JOBS[name].command, timeout_seconds=COMMAND_SECONDS)
 
     def _disturb(self, workspace: Workspace, name: str, kind: str, after: float) -> str:
+        """What was done to the command; empty if it had ended before."""
         command = subprocess.Popen(
             JOBS[name].command,
             cwd=workspace.root,
@@ -132,27 +142,36 @@ class Commands:
             start_new_session=True,
         )
         time.sleep(after)
+        victims = processes_of(workspace.root)
+        if command.poll() is not None or not victims:
+            return ""
         if kind == "disk":
+            done = "disk full"
             with _full(workspace.root.parent / "ballast"), suppress(subprocess.TimeoutExpired):
                 command.wait(PAUSE_SECONDS)
-            command.wait(COMMAND_SECONDS)
-            return f"disk full after {after:.1f} s; ended with {command.returncode}"
-        victims = _processes(workspace.root) or [psutil.Process(command.pid)]
-        victim = self.random.choice(victims)
-        words = ""
-        with suppress(psutil.Error, ProcessLookupError):
-            words = " ".join(word.rpartition("/")[2] for word in victim.cmdline()[1:])[:50].replace("|", " ")
-            os.kill(victim.pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
-        if kind == "pause":
-            time.sleep(PAUSE_SECONDS)
-            with suppress(ProcessLookupError):
-                os.kill(victim.pid, signal.SIGCONT)
+        else:
+            done = self._stop(self.random.choice(victims), kind)
         try:
-            command.wait(COMMAND_SECONDS)
+            status = f"ended with {command.wait(COMMAND_SECONDS)}"
         except subprocess.TimeoutExpired:
             os.killpg(command.pid, signal.SIGKILL)
-            return f"{kind} `{words}` after {after:.1f} s; hung"
-        return f"{kind} `{words}` after {after:.1f} s; ended with {command.returncode}"
+            command.wait()
+            status = "hung"
+        return f"{done} after {after:.1f} s; {status}" if done else ""
+
+    def _stop(self, victim: psutil.Process, kind: str) -> str:
+        """Kills or pauses a process; its command line, or nothing if it had ended."""
+        try:
+            words = " ".join(word.rpartition("/")[2] for word in victim.cmdline()[1:])[:50].replace("|", " ")
+            if kind == "kill":
+                victim.kill()
+            else:
+                victim.suspend()
+                time.sleep(PAUSE_SECONDS)
+                victim.resume()
+        except psutil.Error:
+            return ""
+        return f"{kind} `{words}`"
 
     @contextmanager
     def _project(self, name: str, small_disk: bool = False) -> Iterator[Workspace]:
@@ -168,7 +187,7 @@ class Commands:
             workspace.commit("finished")
             yield workspace
         finally:
-            for process in _processes(folder / "project"):
+            for process in processes_of(folder / "project"):
                 with suppress(psutil.Error):
                     process.kill()
             if small_disk:
@@ -207,17 +226,6 @@ def _doctor(workspace: Workspace) -> list[dict[str, Any]]:
         check=False,
     )
     found: list[dict[str, Any]] = json.loads(process.stdout)
-    return found
-
-
-def _processes(root: Path) -> list[psutil.Process]:
-    """Processes at work in a project."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            folders = process.environ().get("PYTHONPATH", "").split(os.pathsep)
-            if str(root / "src") in folders and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
     return found
 
 

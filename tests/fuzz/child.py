@@ -1,10 +1,9 @@
 """Feeds mutants to one target until the time is over: `python -m tests.fuzz.child NAME SEED SECONDS FOLDER`.
 
-Each mutant is written to FOLDER/input before it is read, so that whoever started this process has it after a crash or
-a hang, and under FOLDER/found if the target fails on it.
+Each mutant is written to FOLDER/input before it is read, so that the process that started this one has it after a crash
+or a hang, and under FOLDER/found if the target fails on it.
 """
 
-import hashlib
 import resource
 import sys
 import time
@@ -13,6 +12,7 @@ import warnings
 from pathlib import Path
 from random import Random
 
+from tests.fuzz.faults import Faults
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS, corpus, own_folder, refuses_or_reads
 
@@ -26,7 +26,7 @@ def main(name: str, seed: int, seconds: float, folder: Path) -> None:
         target.read(sample, own_folder(folder / "work"))  # a sample that is refused tests nothing
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     warnings.simplefilter("ignore")  # of Pillow about what is odd in an image
-    began, count, seen = time.monotonic(), 0, set[str]()
+    began, count, faults = time.monotonic(), 0, Faults(name, folder)
     while time.monotonic() - began < seconds:
         content = mutated(Random(f"{seed} {count}"), samples, target.words)
         (folder / "input").write_bytes(content)
@@ -35,12 +35,7 @@ def main(name: str, seed: int, seconds: float, folder: Path) -> None:
         except BaseException as fault:
             place = traceback.extract_tb(fault.__traceback__)[-1]
             kind = f"{type(fault).__name__} at {Path(place.filename).name}:{place.lineno}"
-            if kind not in seen:  # one input of a kind is enough
-                seen.add(kind)
-                found = folder / "found" / hashlib.sha256(content).hexdigest()[:12]
-                found.parent.mkdir(exist_ok=True)
-                found.write_bytes(content)
-                print(f"{name}: {found.name}: {kind}: {' '.join(str(fault).split())[:200]}", flush=True)
+            faults.keep(kind, content, str(fault))
             if isinstance(fault, KeyboardInterrupt):
                 raise
         count += 1

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from hashlib import sha256
 from http.client import HTTPConnection
 from pathlib import Path
 from random import Random
@@ -21,6 +20,7 @@ import numpy as np
 from recursight.data.prepare import prepare
 from recursight.layout import Layout
 from recursight.registry import register
+from tests.fuzz.faults import Faults
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import corpus, words_of_json
 from tests.projects import train_small
@@ -78,30 +78,18 @@ def main(seed: int, seconds: float, folder: Path) -> None:
         began, count = time.monotonic(), 0
         for kind, content in [*_undisturbed(known), *_former(former)]:
             _ask(server, kind, content, folder)
-        failed = set[str]()
+        faults = Faults("requests", folder)
         while time.monotonic() - began < seconds:
             random = Random(f"{seed} {count}")
             kind = random.choice(sorted(known))
             try:
                 _ask(server, kind, mutated(random, known[kind], WORDS.get(kind, ())), folder)
             except (AssertionError, OSError) as fault:
-                _keep(f"{kind}: {type(fault).__name__} {fault}", failed, folder)
+                faults.keep(f"{kind}: {type(fault).__name__} {fault}", (folder / "input").read_bytes())
             count += 1
             (folder / "count").write_text(str(count))
         log = server.log.read_text()
         assert "Traceback" not in log, log[-3000:]
-
-
-def _keep(fault: str, failed: set[str], folder: Path) -> None:
-    """Keeps the input of a fault, once for each kind."""
-    if fault in failed:
-        return
-    failed.add(fault)
-    content = (folder / "input").read_bytes()
-    found = folder / "found" / sha256(content).hexdigest()[:12]
-    found.parent.mkdir(exist_ok=True)
-    found.write_bytes(content)
-    print(f"requests: {found.name}: {fault}", flush=True)
 
 
 def _undisturbed(known: dict[str, list[bytes]]) -> Iterator[tuple[str, bytes]]:
