@@ -196,7 +196,7 @@ def leave_stopping_to_parent() -> None:
 
 
 def end_after(seconds: int) -> None:
-    """Has the operating system end this process after some seconds, whatever it is doing; 0 cancels that."""
+    """Has the operating system end this process after some seconds, even in the middle of work; 0 cancels that."""
     signal.alarm(seconds)
 
 

@@ -42,10 +42,8 @@ def main() -> None:
         if error.errno not in DISK_FULL + NOT_ACCESSIBLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _exit(
-            f"{where}{error.strerror}. `recursight doctor` checks disks and permissions.",
-            2 - (error.errno in DISK_FULL),
-        )
+        status = 1 if error.errno in DISK_FULL else 2
+        _exit(f"{where}{error.strerror}. `recursight doctor` checks disks and permissions.", status)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -166,9 +166,8 @@ class FrameWriter:
         sums = np.concatenate(self._sums, axis=1)[:, chosen].sum(axis=1)
         pixels = int(self.lengths[chosen].sum()) * self.shape[0] * self.shape[1]
         mean = sums[0] / pixels
-        deviation = np.sqrt(
-            np.maximum(sums[1] / pixels - mean**2, 1.0)
-        )  # at least one grey level, to avoid division by zero
+        # At least one grey level: images are divided by it.
+        deviation = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 1.0))
         return [round(float(value), 6) for value in mean / 255], [round(float(value), 6) for value in deviation / 255]
 
     def statistics(self) -> dict[str, np.ndarray]:

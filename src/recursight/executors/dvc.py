@@ -1,7 +1,7 @@
 """DVC under a flow's name: `python -m recursight.executors.dvc NAME repro --single-item STAGE`.
 
-DVC records its command line in its table of locks and shows it to every other `dvc` that has to wait. Beginning with
-NAME, which describes the pipeline, it tells users which pipeline is running.
+DVC records its command line in its table of locks and shows it to every other `dvc` that has to wait. The command line
+begins with NAME, a description of the pipeline, so that users see which pipeline is running.
 
 If a disk is full, DVC logs that it could not copy an output into its cache, and then either fails with a question about
 overwriting files, or records the output and succeeds. Here the stage fails with the reason, and keeps its output.

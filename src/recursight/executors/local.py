@@ -133,7 +133,7 @@ def _reason(output: list[str]) -> str:
 
 
 def flow_mark() -> dict[str, str]:
-    """The environment variable that tells stages, and whatever they start, which flow runs them."""
+    """The environment variable with the flow of this process, for stages and all processes that they start."""
     return {FLOW: str(ProcessIdentity.of())}
 
 

@@ -26,13 +26,7 @@ from recursight.tracking.connection import PATIENT
 
 GRACE_SECONDS = (3.0,)  # for an orphan between SIGTERM and SIGKILL
 DEPTH = 3  # of folders below artifacts/ and .recursight/ that contain targets
-NOT_OURS = {
-    "restored",
-    "prefect",
-    "logs",
-    "downloads",
-    "import",
-}  # folders of .recursight that other code keeps consistent
+NOT_OURS = {"restored", "prefect", "logs", "downloads", "import"}  # of .recursight: other code cleans them up
 
 
 @dataclass(frozen=True)
