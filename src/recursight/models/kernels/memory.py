@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # from glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # from glibc's malloc.h
 
 _chosen: list[int | None] = []
 
@@ -31,3 +31,4 @@ def keep_freed_memory(largest: int | None = None) -> None:
             mallopt(M_MMAP_MAX, 0)
         else:
             mallopt(M_MMAP_THRESHOLD, largest)
+            mallopt(M_ARENA_MAX, 1)  # heaps of other threads would give freed memory back all the same
