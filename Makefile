@@ -35,7 +35,7 @@ $(VENV)/installed: requirements.lock requirements.torch.lock deploy/install-torc
 	@touch $@
 
 demo: setup
-	@test -d data || dvc pull --quiet data.dvc
+	@test -d data || dvc pull --quiet $$(sed -n 's/^  remote:/--remote/p' data.dvc) data.dvc  # DVC warns without --remote
 	@recursight pipeline
 
 up: setup
