@@ -325,8 +325,8 @@ def test_what_a_killed_worker_and_its_flow_leave_blocks_nothing_afterwards(tmp_p
             os.kill(pid, signal.SIGKILL)
         found = examined(workspace, status=1)
         assert to_fix(found)["worker"] == ("recursight up",)
-        told = [finding.what for finding in found if finding.area == "leftovers"]
-        assert any(what.startswith("flow runs are shown as running but are not: ") for what in told), told
+        found_left = [finding.what for finding in found if finding.area == "leftovers"]
+        assert any(what.startswith("flow runs are shown as running but are not: ") for what in found_left), found_left
         fixed = workspace.run("recursight", "doctor", "--fix", status=1)  # the worker is still to fix
         assert "removed: flow run" in fixed, run
         assert workspace.run("python", "-c", TAKEN).strip() == "PENDING"

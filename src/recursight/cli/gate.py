@@ -122,7 +122,7 @@ def restore(
     """Rebuild a version in a separate git work tree and check that its predictions are the same.
 
     Code comes from git, data from DVC, parameters and weights from MLflow.
-    Whatever cannot be restored is listed. The exit status is 0 only if the
+    Parts that cannot be restored are listed. The exit status is 0 only if the
     predictions match the recorded ones in every digit.
 
     Example: [bold]recursight restore 1[/]

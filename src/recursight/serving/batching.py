@@ -66,7 +66,7 @@ class Batcher:
                 started = perf_counter()
                 answers = model.answers(images)
                 seconds = perf_counter() - started
-            except Exception as error:  # whatever a model's code can raise
+            except Exception as error:  # a model can raise anything
                 for *_, answer in batch:
                     answer.set_exception(error)
                 continue

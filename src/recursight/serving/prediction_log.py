@@ -163,7 +163,7 @@ class PredictionLog:
                 self._part.add(entries)
             self._part.write()
             self._failed = False
-        except Exception as error:  # whatever it is, predictions go on
+        except Exception as error:  # a log that fails must not stop predictions
             if not self._failed:
                 _log.error("the prediction log cannot be written: %s", error)
             self._failed = True

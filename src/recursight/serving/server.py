@@ -113,14 +113,14 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind(address)
             yield listener
     except socket.gaierror:
-        raise InputError(f"{host!r} is no address of this machine.") from None
+        raise InputError(f"{host!r} is not an address of this machine.") from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(f"cannot listen at {host}:{port}: {reason}. Give another --host or --port.") from None
 
 
 class _Server(uvicorn.Server):
-    """Calls back when it listens, and ends in time whatever runs."""
+    """Calls back when it listens, and ends within ten seconds of a signal."""
 
     def __init__(self, configuration: uvicorn.Config, listens: Callable[[], None]) -> None:
         super().__init__(configuration)

@@ -55,7 +55,7 @@ def images_in(
         content_type: of the body.
         body: of the request.
         shape: H, W, C that the model takes.
-        resize: how images of another size are fitted.
+        resize: how images of another size are resized.
         limits: of a request.
 
     Raises:
@@ -63,8 +63,8 @@ def images_in(
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in READERS:
-        said = f"{kind!r} is" if kind else "no Content-Type is"
-        raise RequestError(415, f"{said} not understood here; send one of {', '.join(READERS)}.")
+        given = f"The Content-Type {kind!r} is not accepted" if kind else "The request has no Content-Type"
+        raise RequestError(415, f"{given}; send one of {', '.join(READERS)}.")
     uploads = READERS[kind](content_type, body, limits)
     if not uploads:
         raise RequestError(422, "There is no image in this request.")
@@ -120,7 +120,7 @@ def _single(content_type: str, body: bytes, limits: Serve) -> list[Upload]:
 
 
 def _form(content_type: str, body: bytes, limits: Serve) -> list[Upload]:
-    """The files of a form, whatever their fields are called."""
+    """The files of a form; the names of their fields do not matter."""
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import FormParser, parse_options_header
 
@@ -194,8 +194,8 @@ def _shaped(name: str, pixels: np.ndarray) -> np.ndarray:
     """H, W, C; a grey image may lack its last axis."""
     shaped = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if shaped.ndim != 3 or shaped.shape[2] not in (1, 3) or not shaped.size:
-        said = " × ".join(map(str, pixels.shape)) or "a number"
-        raise RequestError(422, f"{name} is {said}; it must be height × width, for grey, or height × width × 3.")
+        size = " × ".join(map(str, pixels.shape)) or "a number"
+        raise RequestError(422, f"{name} is {size}; it must be height × width, for grey, or height × width × 3.")
     return shaped
 
 

@@ -62,7 +62,7 @@ class ChampionWatch:
         while not self._end.wait(self._poll_seconds):
             try:
                 self._look()
-            except Exception as error:  # the watch must go on, whatever MLflow's client raises
+            except Exception as error:  # MLflow's client can raise anything, and the watch must go on
                 self._report(f"cannot check for a new champion: {error}")
 
     def _look(self) -> None:

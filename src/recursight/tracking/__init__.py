@@ -4,7 +4,7 @@ Files on disk are the truth. MLflow is a view of them that can be completed at a
 
 - `live` is wrapped around a training. It shows a long training while it runs and hands the result over when it ends.
   The work is done by a second process, so that importing MLflow or waiting for a server never holds the training up.
-- `sync` sends whatever the tracking store has not seen: trainings, evaluations, results kept while it was down.
+- `sync` sends what the tracking store lacks: trainings, evaluations, results kept while it was down.
 """
 
 from recursight.tracking.connection import Unreachable, connect, ensure_store
