@@ -150,7 +150,7 @@ def npy_header(shape: str) -> bytes:
 
 REFUSED = {
     "no content type": (415, b"x", "", "no Content-Type"),
-    "another content type": (415, b"x", "text/plain", "'text/plain' is not understood"),
+    "another content type": (415, b"x", "text/plain", "'text/plain' is not accepted"),
     "no image": (415, *form(("a.png", b"words")), "a.png is neither PNG nor JPEG"),
     "a GIF": (415, b"GIF89a", "image/png", "neither PNG nor JPEG"),
     "PostScript": (415, *form(("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n")), "neither PNG nor JPEG"),
