@@ -48,7 +48,7 @@ def ours_training(case: Case, model: nn.Module) -> Callable[[], float]:
         validation,
         optimizer=build_optimizer("adam", model.parameters(), learning_rate=LEARNING_RATE, weight_decay=0, momentum=0),
         learning_rate=lambda step: LEARNING_RATE,
-        augment=lambda images, generator: images,
+        augment=lambda batch, generator: batch,
         clip_norm=0,
         loss=TASK.loss,
         validation_loss=TASK.loss,

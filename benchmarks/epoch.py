@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,8 +91,9 @@ def our_epochs(case: str, device: torch.device) -> Iterator[float]:
             "adam", model.parameters(), learning_rate=LEARNING_RATE, weight_decay=0.0, momentum=0.9
         ),
         learning_rate=lambda step: LEARNING_RATE,
-        augment=lambda batch, generator: augment(
-            batch, shift_pixels=0, rotate_degrees=0, flip=False, generator=generator
+        augment=lambda batch, generator: replace(
+            batch,
+            inputs=augment(batch.inputs, shift_pixels=0, rotate_degrees=0, flip=False, generator=generator),
         ),
         clip_norm=1.0,
         loss=TASK.loss,

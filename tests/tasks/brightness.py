@@ -42,7 +42,9 @@ class Brightness(Task):
     def answers(self, outputs: Tensor) -> Tensor:
         return outputs.clamp(0, 1)
 
-    def score(self, answers: np.ndarray, targets: np.ndarray, vocabulary: Sequence[str]) -> pd.DataFrame:
+    def score(
+        self, answers: np.ndarray, targets: np.ndarray, vocabulary: Sequence[str], examples: pd.DataFrame
+    ) -> pd.DataFrame:
         predicted = answers.reshape(-1).astype(float)
         error = np.abs(predicted - targets)
         return pd.DataFrame({"actual": targets, "predicted": predicted, "error": error, "square": error**2})

@@ -43,7 +43,7 @@ class Trainable:
     def fit(self, epochs: range, **changes: Any) -> Iterator[Epoch]:
         settings: dict[str, Any] = {
             "learning_rate": lambda step: 0.01,
-            "augment": lambda images, generator: images,
+            "augment": lambda batch, generator: batch,
             "clip_norm": 1.0,
             "loss": TASK.loss,
             "validation_loss": TASK.loss,

@@ -14,6 +14,7 @@ from recursight.data.store import FrameWriter, open_store
 from recursight.files import write_json
 from recursight.training.batches import Batches
 from recursight.training.step import tensors
+from recursight.training.windows import frame_numbers
 
 
 @pytest.fixture
@@ -58,13 +59,35 @@ def test_streaming_gives_what_memory_gives(frames: np.ndarray, lengths: list[int
 
 
 @pytest.mark.parametrize("memory_fraction", [1.0, 0.0], ids=["resident", "streamed"])
-def test_clips_are_whole_and_padded_with_zeros(frames: np.ndarray, memory_fraction: float) -> None:
+def test_clips_are_whole_and_one_after_another(frames: np.ndarray, memory_fraction: float) -> None:
     (batch,) = batches(frames, memory_fraction, [2, 5, 1]).in_order()
-    assert batch.inputs.shape == (3, 5, 2, 3, 1)
+    assert batch.inputs.shape == (8, 2, 3, 1)
     assert batch.inputs.dtype == torch.uint8
     assert batch.lengths is not None
     assert batch.lengths.tolist() == [2, 5, 1]
-    assert batch.inputs[:, :, 0, 0, 0].tolist() == [[10, 11, 0, 0, 0], [12, 13, 14, 15, 16], [17, 0, 0, 0, 0]]
+    assert batch.inputs[:, 0, 0, 0].tolist() == list(range(10, 18))
+
+
+@pytest.mark.parametrize("memory_fraction", [1.0, 0.0], ids=["resident", "streamed"])
+def test_targets_of_frames_stay_beside_their_frames(frames: np.ndarray, memory_fraction: float) -> None:
+    lengths, first = np.array([6, 2, 4, 6, 3]), np.array([10, 30, 13, 50, 70])  # the first and third share frames
+    targets = frame_numbers(first, lengths)
+    settings = {"batch_size": 2, "device": torch.device("cpu"), "memory_fraction": memory_fraction}
+    part = Batches(frames, first, lengths, targets, per_frame=True, **settings)
+    seen = []
+    for batch in part.shuffled(3):
+        assert torch.equal(batch.inputs[:, 0, 0, 0].long(), batch.targets)
+        assert batch.lengths is not None
+        assert len(batch.inputs) == batch.lengths.sum()
+        seen += batch.targets.tolist()
+    assert sorted(seen) == sorted(targets.tolist())
+
+
+def test_a_batch_has_clips_of_similar_length(frames: np.ndarray) -> None:
+    lengths = np.tile([1, 9], 10)
+    settings = {"batch_size": 5, "device": torch.device("cpu"), "memory_fraction": 1.0}
+    part = Batches(frames, np.zeros_like(lengths), lengths, np.arange(20), **settings)
+    assert {len(set(batch.lengths.tolist())) for batch in part.shuffled(0) if batch.lengths is not None} == {1}
 
 
 def test_a_written_store_of_clips_comes_back_in_batches(tmp_path: Path) -> None:
@@ -95,8 +118,7 @@ def test_a_written_store_of_clips_comes_back_in_batches(tmp_path: Path) -> None:
     (batch,) = Batches(
         store.frames, store.examples["first_frame"].to_numpy(), store.examples["frames"].to_numpy(), first, **settings
     ).in_order()
-    for clip, padded in zip(clips, batch.inputs.numpy(), strict=True):
-        np.testing.assert_array_equal(padded[: len(clip)], clip)
+    np.testing.assert_array_equal(batch.inputs.numpy(), np.concatenate(clips))
 
 
 def test_a_seed_is_an_order(frames: np.ndarray) -> None:

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
+from recursight.tasks import Batch
 from recursight.training.loop import Diverged, score
 
 from .conftest import TASK, Trainable
@@ -81,10 +83,10 @@ def test_divergence_names_epoch_and_step(trainable: Build) -> None:
     part = trainable("sgd")
     poisoned = 3
 
-    def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def augment(batch: Batch, generator: torch.Generator) -> Batch:
         nonlocal poisoned
         poisoned -= 1
-        return images.float() * (float("nan") if poisoned == 0 else 1 / 255)
+        return replace(batch, inputs=batch.inputs.float() * (float("nan") if poisoned == 0 else 1 / 255))
 
     with pytest.raises(Diverged, match=r"epoch 1, step 3 of 7"):
         list(part.fit(range(1, 3), augment=augment))

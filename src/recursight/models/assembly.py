@@ -1,4 +1,4 @@
-"""Assembly: a candidate is a composition of stem × scan × layer × readout, by name."""
+"""Assembly: a candidate is a composition of stem × scan × layer × readout, by name; for clips, also over time."""
 
 import inspect
 import math
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from recursight.errors import InputError, nearest
+from recursight.models.clips import ClipNetwork, readable_over_time
 from recursight.models.layers import LAYERS
 from recursight.models.layers.recurrence import Bidirectional, Layer, Stack, reverse
-from recursight.models.readouts import READOUTS, Last
+from recursight.models.readouts import OVER_TIME, READOUTS, Last, Middle
 from recursight.models.scans import SCANS, Scan
 from recursight.models.stems import STEMS
 
@@ -101,14 +102,15 @@ def assemble(
     outputs: int,
     mean: Sequence[float],
     std: Sequence[float],
-) -> Network:
+) -> Network | ClipNetwork:
     """Builds a candidate with fresh weights, drawn from torch's global generator.
 
     Args:
         architecture: `stem`, `scan`, `layer` and `readout`, each a name in its table, or a name with options: `{name:
             {option: value}}`; `reverse`, whether each view is read from its end; `hidden`, size of the state of each
             stacked layer; `bidirectional`, whether each layer reads in both directions; `dropout`, between stacked
-            layers and before the head.
+            layers and before the head; for clips `over_time`, with `layer`, `hidden`, `bidirectional`, `dropout` and
+            `readout` of the frames' vectors.
         input_shape: H, W, C of the images.
         outputs: how many numbers the head gives.
         mean: per channel, on the scale 0 to 1.
@@ -117,6 +119,50 @@ def assemble(
     Raises:
         InputError: opening with the path of the key that is wrong, and naming the nearest that exists.
     """
+    over_time = architecture.get("over_time")
+    if over_time is None:
+        return _network(architecture, input_shape, mean, std, lambda width: _head(architecture, width, outputs))
+    widths: list[int] = []
+
+    def vector(width: int) -> nn.Module:
+        widths.append(width)
+        return nn.Identity()
+
+    frame_network = _network(architecture, input_shape, mean, std, vector)
+    try:
+        return _over_time(over_time, frame_network, widths[0], outputs)
+    except InputError as error:
+        raise InputError(f"over_time.{error}") from None
+
+
+def _head(part: Mapping[str, Any], width: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Dropout(part["dropout"]), nn.Linear(width, outputs))
+
+
+def _over_time(over_time: Mapping[str, Any], frame_network: Network, width: int, outputs: int) -> ClipNetwork:
+    layer = Part.of("layer", over_time, LAYERS | {"none": none})
+    readout = Part.of("readout", over_time, OVER_TIME)
+    layers, finals = [], [-1]
+    if layer.name != "none":
+        layers = _layers(layer, width, over_time["hidden"], over_time["bidirectional"])
+        if not readable_over_time(layers[0]):
+            raise InputError(f"layer: {layer.name!r} reads grids; over time, choose a layer that reads sequences.")
+        width, finals = layers[-1].width, layers[-1].finals([1])
+    read = readout.make(width, finals)
+    if isinstance(read, Middle) and layers:
+        raise InputError("readout: 'middle' reads one frame alone, which leaves nothing to a layer; set layer to none.")
+    head = _head(over_time, width, outputs)
+    return ClipNetwork(frame_network=frame_network, stack=Stack(layers, over_time["dropout"]), readout=read, head=head)
+
+
+def _network(
+    architecture: Mapping[str, Any],
+    input_shape: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    head: Callable[[int], nn.Module],
+) -> Network:
+    """The network of an image, with a head made for the width of its vector."""
     stem = Part.of("stem", architecture, STEMS)
     scan = Part.of("scan", architecture, SCANS)
     layer = Part.of("layer", architecture, LAYERS | {"none": none})
@@ -145,7 +191,7 @@ def assemble(
         reverse=architecture["reverse"],
         stacks=stacks,
         readouts=readouts,
-        head=nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(widths), outputs)),
+        head=head(sum(widths)),
         mean=mean,
         std=std,
     )

@@ -33,7 +33,7 @@ class Card:
         architecture: arguments of `assemble`, all but the shapes.
         vocabulary: of the task: classes or words, in the order of the network's outputs.
         outputs: width of the network's output layer.
-        input_shape: H, W, C of the raw uint8 images it takes.
+        input_shape: H, W, C of the raw uint8 images or frames it takes.
         mean: subtracted from each channel on the scale 0 to 1.
         std: divides each channel after that.
         training: the settings it was trained with.
@@ -42,6 +42,8 @@ class Card:
         weights_digest: SHA-256 of model.safetensors.
         parameters: number of trainable values.
         best_epoch: the epoch whose weights these are, counted from 1.
+        frames: the median length of the training clips; 1 of stills.
+        rate: frames per second of the clips; 0 of stills.
     """
 
     candidate: str
@@ -59,6 +61,8 @@ class Card:
     weights_digest: str
     parameters: int
     best_epoch: int
+    frames: int = 1
+    rate: float = 0.0
 
     @property
     def digest(self) -> str:
@@ -93,7 +97,7 @@ def read_card(folder: Path) -> Card:
 
 
 def load_bundle(folder: Path) -> "tuple[nn.Module, Card]":
-    """Rebuilds the network, in eval mode on the CPU: (B, H, W, C) uint8 images to (B, outputs).
+    """Rebuilds the network of `assemble`, in eval mode on the CPU.
 
     Raises:
         InputError: if the folder holds no bundle, or its weights are not the ones that the card names.

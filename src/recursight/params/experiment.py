@@ -118,6 +118,24 @@ def in_words(part: str | dict[str, dict[str, Any]]) -> str:
 Part = Annotated[str | dict[str, dict[str, Any]], BeforeValidator(_with_options)]
 
 
+class OverTime(Section):
+    """How the vectors of a clip's frames are read.
+
+    Attributes:
+        layer: recurrent layer that reads sequences (`models.layers.LAYERS`), or `none`.
+        hidden: state size; a list gives one size per stacked layer.
+        bidirectional: read in both directions and concatenate the states.
+        dropout: dropout probability between stacked layers and before the head.
+        readout: how the states become one vector (`models.readouts.OVER_TIME`); `every` gives an output per frame.
+    """
+
+    layer: Part
+    hidden: Widths = [64]
+    bidirectional: bool = False
+    dropout: Probability = 0.0
+    readout: Part = "last"
+
+
 class Candidate(Section):
     """A network: stem, scan, layer and readout, each a name, or a name with its options.
 
@@ -130,6 +148,7 @@ class Candidate(Section):
         bidirectional: read in both directions and concatenate the states.
         dropout: dropout probability between stacked layers and before the head.
         readout: how the states become one vector (`models.readouts.READOUTS`).
+        over_time: for clips: how the frames' vectors are read.
         train: keys of the `train` section that differ for this candidate.
     """
 
@@ -141,12 +160,13 @@ class Candidate(Section):
     bidirectional: bool = False
     dropout: Probability = 0.0
     readout: Part = "last"
+    over_time: OverTime | None = None
     train: dict[str, Any] = {}
 
     @property
     def architecture(self) -> dict[str, Any]:
         """The first argument of `models.assembly.assemble`."""
-        return self.model_dump(exclude={"train"})
+        return self.model_dump(exclude={"train"}, exclude_none=True)
 
 
 class Task(Section, extra="allow"):

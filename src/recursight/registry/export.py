@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -48,4 +49,4 @@ def export_bundle(bundle: Path, path: Path, *, threads: int) -> dict[str, Any]:
     """
     network, card = load_bundle(bundle)
     export(Program(network, task_of(card.task)).eval(), card.input_shape, path)
-    return latency(LoadedProgram(path), card.input_shape, threads=threads)
+    return latency(LoadedProgram(path), np.zeros((1, *card.input_shape), np.uint8), threads=threads)

@@ -79,7 +79,7 @@ class LoadedVersion:
         """Median time of one answer for one raw image (H, W, C), on as many threads as torch has now."""
         from recursight.evaluation.predict import latency_milliseconds
 
-        return latency_milliseconds(self.program, image)
+        return latency_milliseconds(self.program, image[np.newaxis])
 
 
 def load_version(layout: Layout, name: str, version: int) -> LoadedVersion:

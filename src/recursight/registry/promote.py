@@ -187,4 +187,4 @@ def _score(layout: Layout, params: Params, store: Store, loaded: LoadedVersion) 
         latency = params.gate.cost == "latency"
         cost = loaded.latency_milliseconds(images[places[0]]) if latency else float(loaded.program.parameters)
     targets = task.encode(store.examples.iloc[rows], store.targets_of(rows), loaded.vocabulary)
-    return Scored(loaded.version, task.score(answers, targets, loaded.vocabulary), cost)
+    return Scored(loaded.version, task.score(answers, targets, loaded.vocabulary, store.examples.iloc[rows]), cost)

@@ -1,5 +1,6 @@
 """The stage evaluate@NAME: a candidate's bundles and the store become scores, answers and figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -58,7 +59,7 @@ def _evaluate(
     network, card = load_bundle(bundle)
     _check(card, params, store, bundle)
     program = Program(network, task).eval()
-    metrics = _costs(card, bundle) | latency(program.answer, card.input_shape, threads=params.serve.threads)
+    metrics = _costs(card, bundle) | latency(program.answer, _example(card), threads=params.serve.threads)
     tables = []
     program.to(device)
     rows = pd.DataFrame()
@@ -66,14 +67,18 @@ def _evaluate(
         examples = store.indices(split)
         if not len(examples):
             raise InputError(f"The store has no {split} examples; set prepare.{split} in params.yaml, run `dvc repro`.")
-        answered = answers(program, store.frames, examples, batch_size=BATCH, device=device)
-        targets = task.encode(store.examples.iloc[examples], store.targets_of(examples), card.vocabulary)
-        rows = task.score(answered, targets, card.vocabulary)
+        about = store.examples.iloc[examples]
+        first, lengths = about["first_frame"].to_numpy(), about["frames"].to_numpy()
+        answered = answers(
+            program, store.frames, first, lengths=None if store.stills else lengths, batch_size=BATCH, device=device
+        )
+        targets = task.encode(about, store.targets_of(examples), card.vocabulary)
+        rows = task.score(answered, targets, card.vocabulary, about)
         metrics[split] = scores(rows, task, confidence)
-        tables.append(_table(split, store.examples["id"].iloc[examples], rows, answered))
-    images = store.first_frames(store.indices("test")[:BATCH])
+        each = np.split(answered, np.cumsum(lengths)[:-1]) if task.per_frame else list(answered)
+        tables.append(_table(split, about["id"], rows, each))
     metrics |= {
-        "throughput": images_per_second(program, images, device=device),
+        "throughput": _throughput(program, store, device),
         "device": device.type,
     }
     write_json(folder / "metrics.json", metrics)
@@ -81,6 +86,16 @@ def _evaluate(
     tested = store.indices("test")
     task.figures(folder, Tested(rows, card.vocabulary, lambda chosen: store.first_frames(tested[chosen]), confidence))
     return metrics, rows
+
+
+def _throughput(program: Program, store: Store, device: torch.device) -> float:
+    """Images, or frames of clips, a second."""
+    tested = store.examples.iloc[store.indices("test")]
+    if store.stills:
+        frames = store.frames[tested["first_frame"].to_numpy()[:BATCH]]
+        return images_per_second(program, frames, device=device)
+    first, length = tested["first_frame"].iloc[0], tested["frames"].iloc[0]
+    return images_per_second(program, store.frames[first : first + length], device=device, clip=True)
 
 
 def _check(card: Card, params: Params, store: Store, bundle: Path) -> None:
@@ -104,9 +119,14 @@ def _costs(card: Card, bundle: Path) -> dict[str, Any]:
     }
 
 
-def _table(split: str, ids: pd.Series, rows: pd.DataFrame, answered: np.ndarray) -> pd.DataFrame:
+def _example(card: Card) -> np.ndarray:
+    """A blank input: one image, N H W C; or one clip of usual length, T H W C."""
+    return np.zeros((card.frames, *card.input_shape), np.uint8)
+
+
+def _table(split: str, ids: pd.Series, rows: pd.DataFrame, answered: Sequence[np.ndarray]) -> pd.DataFrame:
     """One row an example: split, id, the scores, and the answer, flattened."""
-    table = rows.assign(answer=list(answered.reshape(len(rows), -1)))
+    table = rows.assign(answer=pd.Series([answer.ravel() for answer in answered], index=rows.index, dtype=object))
     table.insert(0, "split", split)
     table.insert(1, "id", ids.to_numpy())
     return table

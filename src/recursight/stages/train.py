@@ -17,6 +17,7 @@ from recursight.executors.local import exclusive_lock
 from recursight.files import replacing, write_json
 from recursight.layout import Layout
 from recursight.models.assembly import Network, workable_side
+from recursight.models.clips import ClipNetwork
 from recursight.params import Params, load
 from recursight.progress import progress
 from recursight.provenance import git_commit, machine
@@ -95,7 +96,7 @@ def check(params: Params) -> None:
         raise InputError("\n".join(dict.fromkeys(faults)))
 
 
-def _network_of(name: str, architecture: dict[str, Any]) -> Network:
+def _network_of(name: str, architecture: dict[str, Any]) -> Network | ClipNetwork:
     """A candidate's network, for images of a size that it can read."""
     try:
         side = workable_side(architecture)

@@ -81,7 +81,9 @@ class Classification(Task):
     def answers(self, outputs: "Tensor") -> "Tensor":
         return outputs.softmax(dim=-1)
 
-    def score(self, answers: np.ndarray, targets: np.ndarray, vocabulary: Sequence[str]) -> "DataFrame":
+    def score(
+        self, answers: np.ndarray, targets: np.ndarray, vocabulary: Sequence[str], examples: "DataFrame | None" = None
+    ) -> "DataFrame":
         """Columns actual, predicted (names), right, log_loss (nats), confidence, in_top_k."""
         import pandas as pd
 

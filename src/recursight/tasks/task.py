@@ -22,14 +22,20 @@ class Batch:
     """Some examples, on the device.
 
     Attributes:
-        inputs: uint8, (B, H, W, C) for stills; (B, T, H, W, C) for clips, padded with zeros to the longest.
-        lengths: frames of each example, (B,); None for stills.
-        targets: what `Task.encode` made of these examples' targets, (B, ...).
+        inputs: uint8, (F, H, W, C): the frames of all examples one after another; of stills, one each.
+        lengths: frames of each example, (B,) int64; None for stills.
+        targets: what `Task.encode` made of these examples' targets: (B, ...), or (F, ...) of a task that answers per
+            frame.
     """
 
     inputs: "Tensor"
     lengths: "Tensor | None"
     targets: "Tensor"
+
+    @property
+    def arguments(self) -> "tuple[Tensor, ...]":
+        """What the network is called with."""
+        return (self.inputs,) if self.lengths is None else (self.inputs, self.lengths)
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,13 @@ class Task(ABC):
     A task is a frozen dataclass; its fields are its options in params.yaml. The key in `TASKS` is its name.
 
     A *target* is a row of the store's targets.parquet: example, start_frame, end_frame, value (a string). Only a task
-    knows what a value means. An *answer* is the output of the exported program for one example, an array.
+    knows what a value means. An *answer* is the output of the exported program for one example, an array; of a task
+    that answers per frame, one row a frame.
     """
+
+    per_frame: ClassVar[bool] = False
+    """Whether each frame has a target and an answer. Then targets, outputs and answers are packed: those of all frames
+    of all examples one after another, (F, ...)."""
 
     answer_column: ClassVar[str] = "answer"
     """Column of whole answers in the prediction log and in scored folders."""
@@ -115,7 +126,7 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, examples: "DataFrame", targets: "DataFrame", vocabulary: Sequence[str]) -> np.ndarray:
-        """Targets as the loss and `score` take them: one row an example, in the order of `examples`.
+        """Targets as the loss and `score` take them: one row an example (or frame), in the order of `examples`.
 
         Args:
             examples: rows of examples.parquet; the index is what `targets.example` refers to.
@@ -141,10 +152,18 @@ class Task(ABC):
         """What the exported program computes from the network's outputs, (B, ...) floats."""
 
     @abstractmethod
-    def score(self, answers: np.ndarray, targets: np.ndarray, vocabulary: Sequence[str]) -> "DataFrame":
+    def score(
+        self, answers: np.ndarray, targets: np.ndarray, vocabulary: Sequence[str], examples: "DataFrame"
+    ) -> "DataFrame":
         """Scores each example: one row each, from which every metric can be computed and resampled.
 
         The columns `actual` and `predicted`, where there are such, are drawn by `dvc plots`.
+
+        Args:
+            answers: of these examples, (N, ...), or packed (F, ...).
+            targets: of `encode`.
+            vocabulary: of the training.
+            examples: rows of examples.parquet.
         """
 
     @property

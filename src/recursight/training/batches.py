@@ -10,6 +10,9 @@ from torch import Tensor
 
 from recursight.tasks import Batch
 from recursight.training.devices import free_bytes
+from recursight.training.windows import frame_numbers
+
+POOL = 16  # batches whose clips are sorted by length together
 
 
 class Batches:
@@ -18,8 +21,9 @@ class Batches:
     Args:
         frames: uint8, F H W C, of all examples one after another; a memory map is read as little as possible.
         first_frames: of the examples of this split, N.
-        lengths: frames of each, N.
-        targets: of each, N ...
+        lengths: frames of each, N. Examples may share frames.
+        targets: of each, (N, ...); or of each frame of each example, packed.
+        per_frame: whether targets are those of frames.
         batch_size: examples in a batch; the last one of an epoch may be smaller.
         device: where batches are wanted.
         memory_fraction: the split is copied to the device if it takes at most this share of its free memory.
@@ -32,21 +36,25 @@ class Batches:
         lengths: np.ndarray,
         targets: np.ndarray,
         *,
+        per_frame: bool = False,
         batch_size: int,
         device: torch.device,
         memory_fraction: float,
     ) -> None:
         self.frames = frames
         self.first_frames, self.lengths = first_frames, lengths
+        self.per_frame = per_frame
         self.batch_size = batch_size
         self.device = device
-        self.stills = bool((lengths == 1).all())
+        self.stills = bool((lengths == 1).all()) and not per_frame
         self.targets = torch.from_numpy(targets).to(device)
-        size_bytes = int(lengths.sum()) * int(np.prod(frames.shape[1:]))
-        self.resident = size_bytes <= memory_fraction * free_bytes(device)
+        self.target_starts = np.cumsum(lengths) - lengths
+        wanted = np.unique(frame_numbers(first_frames, lengths))
+        self.resident = len(wanted) * int(np.prod(frames.shape[1:])) <= memory_fraction * free_bytes(device)
         if self.resident:
-            rows = first_frames if self.stills else _frame_numbers(first_frames, lengths)
-            self.on_device = torch.from_numpy(np.ascontiguousarray(frames[rows])).to(device)  # F H W C
+            self.on_device = torch.from_numpy(np.ascontiguousarray(frames[wanted])).to(device)  # F H W C
+            self.resident_starts = np.searchsorted(wanted, first_frames)
+            self.places = torch.from_numpy(self.resident_starts).to(device)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -58,61 +66,57 @@ class Batches:
         return len(self.lengths)
 
     def shuffled(self, seed: int) -> Iterator[Batch]:
-        """One epoch in an order that the seed alone decides."""
-        return self._epoch(torch.randperm(self.count, generator=torch.Generator().manual_seed(seed)))
+        """One epoch in an order that the seed alone decides; clips of similar length are in one batch."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(self.count, generator=generator)
+        if self.stills:
+            return self._epoch(list(order.split(self.batch_size)))
+        lengths = torch.tensor(self.lengths)
+        pools = [pool[lengths[pool].argsort(stable=True)] for pool in order.split(POOL * self.batch_size)]
+        batches = [batch for pool in pools for batch in pool.split(self.batch_size)]
+        return self._epoch([batches[index] for index in torch.randperm(len(batches), generator=generator)])
 
     def in_order(self) -> Iterator[Batch]:
         """One epoch in the order of the rows."""
-        return self._epoch(torch.arange(self.count))
+        return self._epoch(list(torch.arange(self.count).split(self.batch_size)))
 
-    def _epoch(self, order: Tensor) -> Iterator[Batch]:
-        if not self.resident:
-            yield from self._streamed(order)
-        elif self.stills:
-            for chosen in order.to(self.device).split(self.batch_size):
-                yield Batch(self.on_device[chosen], None, self.targets[chosen])
+    def _epoch(self, batches: list[Tensor]) -> Iterator[Batch]:
+        if self.resident and self.stills:  # the order is copied once: a copy for each batch would wait for the device
+            for chosen in torch.cat(batches).to(self.device).split(self.batch_size):
+                yield Batch(self.on_device[self.places[chosen]], None, self.targets[chosen])
+        elif self.resident:
+            for chosen in batches:
+                yield self._batch(chosen, self._resident(chosen))
         else:
-            starts = np.cumsum(self.lengths) - self.lengths  # in `on_device`
-            for chosen in order.split(self.batch_size):
-                yield self._clips(chosen, starts[chosen.numpy()])
+            yield from self._streamed(batches)
 
-    def _clips(self, chosen: Tensor, starts: np.ndarray) -> Batch:
-        """Resident examples of unlike length, padded with zeros: (B, T, H, W, C)."""
-        lengths = torch.from_numpy(self.lengths[chosen.numpy()])
-        steps = torch.arange(int(lengths.max()))
-        within = steps < lengths[:, None]  # B T
-        places = (torch.from_numpy(starts)[:, None] + steps).where(within, 0)
-        frames = self.on_device[places.to(self.device)]
-        frames = frames * within.to(self.device)[:, :, None, None, None]
-        return Batch(frames, lengths.to(self.device), self.targets[chosen.to(self.device)])
-
-    def _streamed(self, order: Tensor) -> Iterator[Batch]:
+    def _streamed(self, batches: list[Tensor]) -> Iterator[Batch]:
         """The next batch is read while the current one is computed with; two batches are in memory at a time."""
-        batches = order.split(self.batch_size)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
             upcoming = reader.submit(self._read, batches[0])
             for position, chosen in enumerate(batches):
                 inputs = upcoming.result()
                 if position + 1 < len(batches):
                     upcoming = reader.submit(self._read, batches[position + 1])
-                lengths = None if self.stills else torch.from_numpy(self.lengths[chosen.numpy()]).to(self.device)
-                targets = self.targets[chosen.to(self.device)]
-                yield Batch(inputs.to(self.device, non_blocking=True), lengths, targets)
+                yield self._batch(chosen, inputs.to(self.device, non_blocking=True))
+
+    def _batch(self, chosen: Tensor, inputs: Tensor) -> Batch:
+        if self.stills:
+            return Batch(inputs, None, self.targets[chosen.to(self.device)])
+        lengths = self.lengths[chosen.numpy()]
+        numbers = frame_numbers(self.target_starts[chosen.numpy()], lengths) if self.per_frame else chosen.numpy()
+        targets = self.targets[torch.from_numpy(numbers).to(self.device)]
+        return Batch(inputs, torch.from_numpy(lengths).to(self.device), targets)
+
+    def _resident(self, chosen: Tensor) -> Tensor:
+        starts, lengths = self.resident_starts[chosen.numpy()], self.lengths[chosen.numpy()]
+        return self.on_device[torch.from_numpy(frame_numbers(starts, lengths)).to(self.device)]
 
     def _read(self, chosen: Tensor) -> Tensor:
         first, lengths = self.first_frames[chosen.numpy()], self.lengths[chosen.numpy()]
         if self.stills:
             inputs = torch.from_numpy(np.ascontiguousarray(self.frames[first]))
         else:
-            padded = np.zeros((len(chosen), lengths.max(), *self.frames.shape[1:]), np.uint8)
-            for clip, start, length in zip(padded, first, lengths, strict=True):
-                clip[:length] = self.frames[start : start + length]
-            inputs = torch.from_numpy(padded)
+            parts = [self.frames[start : start + length] for start, length in zip(first, lengths, strict=True)]
+            inputs = torch.from_numpy(np.concatenate(parts))
         return inputs.pin_memory() if self.device.type == "cuda" else inputs
-
-
-def _frame_numbers(first_frames: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Of all frames of the examples, one example after another."""
-    starts = np.cumsum(lengths) - lengths
-    numbers: np.ndarray = np.repeat(first_frames - starts, lengths) + np.arange(lengths.sum())
-    return numbers

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from recursight.errors import InputError
+from recursight.tasks import Batch
 from recursight.training.batches import Batches
 from recursight.training.step import Curves, Loss, add_to, make_step
 
@@ -63,7 +64,7 @@ def fit(
     validation_loss: Loss,
     curves: Curves,
     learning_rate: Callable[[int], float],
-    augment: Callable[[Tensor, torch.Generator], Tensor],
+    augment: Callable[[Batch, torch.Generator], Batch],
     clip_norm: float,
     seed: int,
     epochs: range,
@@ -82,7 +83,7 @@ def fit(
         validation_loss: what is measured after each epoch, one value an example.
         curves: further values an example, whose means the epochs report.
         learning_rate: of a step, counted from 0 over the whole training.
-        augment: changes a batch of training images.
+        augment: changes the frames of a training batch.
         clip_norm: largest norm of a step's gradient (Pascanu et al., 2013, arXiv:1211.5063); 0 for none.
         seed: of order, augmentation and dropout.
         epochs: numbers of the epochs to train.
@@ -104,7 +105,7 @@ def fit(
         # Losses and norms stay on the device and are read once an epoch.
         for position, batch in enumerate(train.shuffled(draw)):
             rate = learning_rate((epoch - 1) * len(train) + position)
-            step(replace(batch, inputs=augment(batch.inputs, generator)), rate)
+            step(augment(batch, generator), rate)
             losses[position], norms[position] = step.loss, step.norm
         finite = (losses.isfinite() & norms.isfinite()).tolist()
         if not all(finite):
@@ -133,7 +134,7 @@ def score(model: nn.Module, batches: Batches, loss: Loss, curves: Curves) -> dic
     totals: dict[str, Tensor] = {}
     for batch in batches.in_order():
         with torch.autocast(batches.device.type, torch.bfloat16, enabled=batches.device.type == "cuda"):
-            outputs = model(batch.inputs)
+            outputs = model(*batch.arguments)
         outputs = outputs.float()
         add_to(totals, {"loss": loss(outputs, batch), **curves(outputs, batch)})
     return {name: total.item() / batches.count for name, total in totals.items()}

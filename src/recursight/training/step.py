@@ -62,7 +62,7 @@ class Step:
 
     def _take(self, batch: Batch) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            outputs = self.model(batch.inputs)
+            outputs = self.model(*batch.arguments)
             loss = self._loss(outputs, batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

@@ -1,7 +1,7 @@
 """The trainer: a candidate, a store, a task and settings become a bundle and its history."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from inspect import getfile, signature
 from pathlib import Path
@@ -17,6 +17,7 @@ from recursight.errors import InputError, nearest
 from recursight.files import digest
 from recursight.models.assembly import Network, assemble
 from recursight.models.bundle import Card, save_bundle
+from recursight.models.clips import ClipNetwork
 from recursight.models.kernels.build import library
 from recursight.provenance import code_digest
 from recursight.tasks import Batch, Task
@@ -27,6 +28,7 @@ from recursight.training.gradients import GradientNorm, gradient_norms
 from recursight.training.loop import Diverged, Epoch, fit
 from recursight.training.optimizers import build_optimizer, learning_rate_at
 from recursight.training.step import Loss
+from recursight.training.windows import cut, of_parts
 
 PROBE_EXAMPLES = 64  # enough for a steady mean of the gradient norms, few enough for layers of a thousand steps
 VALIDATION_BATCH = 1024
@@ -85,8 +87,7 @@ class Trainer:
     state: TrainingState = field(default_factory=TrainingState)
 
     def __post_init__(self) -> None:
-        if not self.store.stills:
-            raise InputError("The store holds clips; candidates read single images so far.")
+        self._require_fitting()
         for split in ("train", "validation"):
             if not len(self.store.indices(split)):
                 raise InputError(f"The store has no {split} examples; set prepare.{split} in params.yaml.")
@@ -139,6 +140,8 @@ class Trainer:
             "vocabulary": self.vocabulary,
             "outputs": self.task.outputs(self.vocabulary),
             "input_shape": list(self.store.shape),
+            "frames": int(np.median(self.store.examples["frames"].to_numpy()[self.store.indices("train")])),
+            "rate": round(float(self.store.examples["rate"].median()), 6),
             "mean": list(self.store.mean),
             "std": list(self.store.std),
             "training": asdict(self.settings),
@@ -178,7 +181,7 @@ class Trainer:
             validation_loss=self.task.loss,
             curves=self.task.curves,
             learning_rate=rate,
-            augment=lambda images, generator: augment(images, **settings.augment, generator=generator),
+            augment=self._augmented,
             clip_norm=settings.clip_norm,
             seed=self.seed,
             epochs=range(len(state.history) + 1, settings.epochs + 1),
@@ -204,6 +207,9 @@ class Trainer:
         norms.to_csv(folder / "gradient_norms.csv", index=False)
         return card
 
+    def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return replace(batch, inputs=augment(*batch.arguments, **self.settings.augment, generator=generator))
+
     def _advance(self, epoch: Epoch) -> None:
         settings, state = self.settings, self.state
         state.history.append(epoch)
@@ -218,7 +224,22 @@ class Trainer:
         if self.checkpoint:
             save_checkpoint(self.checkpoint, self.digest, state, self.network, self.optimizer)
 
-    def _build(self) -> Network:
+    def _require_fitting(self) -> None:
+        """Raises InputError if the candidate cannot read what the store holds, or answer what the task asks."""
+        over_time = self.architecture.get("over_time")
+        place = f"params.yaml: candidates.{self.name}"
+        if self.store.stills and over_time is not None:
+            raise InputError(f"{place}.over_time: the store holds single images; remove this key.")
+        if not self.store.stills and over_time is None:
+            raise InputError(
+                f"{place}: the store holds clips; add over_time, which reads the frames' vectors, such as "
+                "over_time: {layer: gru, hidden: 64, readout: mean}."
+            )
+        if over_time is not None and (over_time["readout"] == "every") != self.task.per_frame:
+            wanted = "'every'" if self.task.per_frame else "one vector a clip, such as 'mean', not 'every'"
+            raise InputError(f"{place}.over_time.readout: this task needs {wanted}.")
+
+    def _build(self) -> Network | ClipNetwork:
         """The network before its first step."""
         torch.manual_seed(self.seed)
         store, outputs = self.store, self.task.outputs(self.vocabulary)
@@ -231,24 +252,36 @@ class Trainer:
     def _batches(self, split: str, batch_size: int) -> Batches:
         rows = self.store.indices(split)
         examples = self.store.examples.iloc[rows]
-        return Batches(
-            self.store.frames,
+        first, lengths, targets = (
             examples["first_frame"].to_numpy(),
             examples["frames"].to_numpy(),
             self._targets(rows),
+        )
+        if split == "train" and (window := self.store.summary.get("window")):
+            parts = cut(lengths, **window)
+            targets = of_parts(targets, lengths, parts) if self.task.per_frame else targets[parts.example]
+            first, lengths = first[parts.example] + parts.offset, parts.length
+        return Batches(
+            self.store.frames,
+            first,
+            lengths,
+            targets,
+            per_frame=self.task.per_frame,
             batch_size=batch_size,
             device=self.device,
             memory_fraction=self.memory_fraction,
         )
 
     def _gradient_norms(self) -> list[GradientNorm]:
+        if isinstance(self.network, ClipNetwork):
+            return []
         rows = self.store.indices("train")[:PROBE_EXAMPLES]
         images = torch.from_numpy(self.store.first_frames(rows)).to(self.device)
         batch = Batch(images, None, torch.from_numpy(self._targets(rows)).to(self.device))
         return gradient_norms(self.network, images, lambda outputs: self.task.loss(outputs, batch))
 
 
-def build(name: str, architecture: Mapping[str, Any], **shapes: Any) -> Network:
+def build(name: str, architecture: Mapping[str, Any], **shapes: Any) -> Network | ClipNetwork:
     """A candidate's network with fresh weights.
 
     Raises:

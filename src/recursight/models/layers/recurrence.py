@@ -1,10 +1,13 @@
 """The contract of every recurrent layer, and the two ways to combine layers: both directions, and stacks."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from recursight.models.packed import reverse_each
 
 State = tuple[Tensor, ...]
 
@@ -119,11 +122,15 @@ class Bidirectional(Layer):
     def width(self) -> int:
         return self.forward_layer.width + self.backward_layer.width
 
-    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """As of every layer; `lengths`, (B,), are those of sequences that are padded at their end."""
         self.refuse(state)
+        backwards = reverse if lengths is None else partial(reverse_each, lengths=lengths)
         outputs, after = self.forward_layer(inputs)
-        reversed_outputs, before = self.backward_layer(reverse(inputs))
-        return torch.cat([outputs, reverse(reversed_outputs)], dim=-1), (*after, *before)
+        reversed_outputs, before = self.backward_layer(backwards(inputs))
+        return torch.cat([outputs, backwards(reversed_outputs)], dim=-1), (*after, *before)
 
     def finals(self, sizes: Sequence[int]) -> list[int]:
         return [*self.forward_layer.finals(sizes), *(-1 - final for final in self.backward_layer.finals(sizes))]
@@ -132,10 +139,20 @@ class Bidirectional(Layer):
         return torch.cat([self.forward_layer.last(inputs), self.backward_layer.last(reverse(inputs))], dim=-1)
 
 
-def last(outputs: Tensor, finals: Sequence[int]) -> Tensor:
-    """From outputs (B, T, H), of each equal share of H that of its own step: (B, H)."""
+def last(outputs: Tensor, finals: Sequence[int], lengths: Tensor | None = None) -> Tensor:
+    """From outputs (B, T, H), of each equal share of H that of its own step: (B, H).
+
+    Args:
+        outputs: over time.
+        finals: for each share, the index of its step; below 0 from the end.
+        lengths: of the sequences, (B,), where they are padded at their end.
+    """
     shares = outputs.chunk(len(finals), dim=-1)
-    return torch.cat([share[:, final] for share, final in zip(shares, finals, strict=True)], dim=-1)
+    if lengths is None:
+        return torch.cat([share[:, final] for share, final in zip(shares, finals, strict=True)], dim=-1)
+    rows = torch.arange(len(outputs), device=outputs.device)
+    steps = [final + lengths * (final < 0) for final in finals]
+    return torch.cat([share[rows, step] for share, step in zip(shares, steps, strict=True)], dim=-1)
 
 
 def reverse(inputs: Tensor) -> Tensor:
@@ -154,11 +171,15 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, inputs: Tensor, state: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
+    def forward(
+        self, inputs: Tensor, state: Sequence[State] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[State]]:
+        """`lengths`, (B,), are those of sequences that are padded at their end; the state is then after the padding."""
         after = []
         for depth, layer in enumerate(self.layers):
             before = None if state is None else state[depth]
-            inputs, reached = layer(self.dropout(inputs) if depth else inputs, before)
+            padded = (lengths,) if lengths is not None and isinstance(layer, Bidirectional) else ()
+            inputs, reached = layer(self.dropout(inputs) if depth else inputs, before, *padded)
             after.append(reached)
         return inputs, after
 
