@@ -22,7 +22,7 @@ from recursight.registry.archive import check_archive
 from recursight.registry.export import export
 from recursight.registry.loading import Unreadable, load_version
 from recursight.registry.reference import reference_of_version
-from recursight.registry.versions import FILES, files_digest
+from recursight.registry.versions import FILES, file_digests
 from recursight.serving.champion import load_champion
 from recursight.tracking import connect
 from recursight.tracking.connection import fluent
@@ -202,7 +202,7 @@ def model_folder(layout: Layout, version: int) -> Path:
 
 def record_digest(layout: Layout, version: int) -> None:
     """As somebody could who may write to MLflow's store."""
-    connect(layout).set_model_version_tag(NAME, str(version), FILES, files_digest(model_folder(layout, version)))
+    connect(layout).set_model_version_tag(NAME, str(version), FILES, file_digests(model_folder(layout, version)))
 
 
 def printed(layout: Layout, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
@@ -270,7 +270,7 @@ def test_a_champion_of_another_program_is_refused(project, monkeypatch, tmp_path
     client.set_registered_model_alias(NAME, CHAMPION, "1")
     line = printed(project, monkeypatch, "predict", "missing.png")
     assert "another program registered it" in line
-    client.set_model_version_tag(NAME, "1", FILES, files_digest(tmp_path / "model"))
+    client.set_model_version_tag(NAME, "1", FILES, file_digests(tmp_path / "model"))
     line = printed(project, monkeypatch, "predict", "missing.png")
     assert "version 1 cannot be loaded" in line
     assert not trace.exists()
@@ -282,7 +282,7 @@ def test_the_winner_of_an_earlier_release_is_recorded_by_register(project):
     model = connect(project).get_model_version(NAME, "1").source.rpartition("/")[2]
     connect(project).delete_logged_model_tag(model, FILES)
     shutil.rmtree(model_folder(project, 1) / "artifacts")  # whatever that release wrote
-    with pytest.raises(InputError, match=r"has recorded no digest of its files.*recursight register"):
+    with pytest.raises(InputError, match=r"has recorded no digests of its files.*recursight register"):
         load_champion(project)
     assert not register(project).created
     assert load_champion(project).version == 1

@@ -19,7 +19,7 @@ from recursight.layout import Layout
 from recursight.models.kernels.memory import keep_freed_memory
 from recursight.params import Prepare
 from recursight.registry.archive import check_archive
-from recursight.registry.versions import FILES, files_digest
+from recursight.registry.versions import FILES, changed_files
 from recursight.tasks import Task, task_of
 from recursight.tracking.connection import fluent
 from recursight.tracking.results import prepared_with
@@ -129,13 +129,14 @@ def _download(layout: Layout, name: str, version: int, folder: Path) -> None:
         recorded = mlflow.MlflowClient().get_model_version(name, str(version)).tags.get(FILES)
         if recorded is None:
             raise ValueError(
-                "recursight has recorded no digest of its files: another program registered it, or an earlier release; "
+                "recursight has recorded no digests of its files: another program or an earlier release registered it; "
                 "`recursight register` records the winner's, any other model must be trained again."
             )
         mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder))
-    if files_digest(folder) != recorded:
+    if changed := changed_files(recorded, folder):
         raise ValueError(
-            "its files were changed after it was registered; `recursight rollback VERSION` selects another version."
+            f"its files were changed after it was registered ({', '.join(changed)}); `recursight rollback VERSION` "
+            "selects another version."
         )
     check_archive(folder / "artifacts" / "network.pt2")
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from recursight.files import write_json
 from recursight.registry.archive import check_archive
-from recursight.registry.versions import FILES, files_digest
+from recursight.registry.versions import FILES, file_digests
 from recursight.tasks import task_of
 from recursight.tracking.results import Result
 from recursight.tracking.runs import BUNDLE
@@ -48,7 +48,7 @@ def log_model(
         reference: what later predictions are compared with, see `monitoring.reference`; stored in the model.
 
     Returns:
-        The id of the logged model, and the digest of its files. A model that a killed process left incomplete is
+        The id of the logged model, and the digests of its files. A model that a killed process left incomplete is
         completed, a complete one is not changed.
     """
     from mlflow.entities import LoggedModelOutput
@@ -58,7 +58,7 @@ def log_model(
         return str(model.model_id), model.tags[FILES]
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder), model, run.info.run_id, result, network, text, resize, reference)
-        files = files_digest(Path(folder) / "model")
+        files = file_digests(Path(folder) / "model")
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
     client.set_logged_model_tags(model.model_id, {FILES: files})
     outputs = client.get_run(run.info.run_id).outputs

@@ -1,11 +1,11 @@
 """Versions in the registry: found by bundle, number or alias."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recursight.errors import InputError
-from recursight.files import digest
 from recursight.tracking.runs import BUNDLE
 
 if TYPE_CHECKING:
@@ -15,15 +15,22 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 REQUEST = "recursight.request"  # id of the request that created a version; the same if it was sent twice
-FILES = "recursight.files_digest"
+FILES = "recursight.files"
 ADDED_BY_MLFLOW = "registered_model_meta"  # on download
 
 
-def files_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of a model's files."""
+def file_digests(folder: Path) -> str:
+    """JSON: by name, the SHA-256 of each of a model's files."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     found.pop(ADDED_BY_MLFLOW, None)
-    return digest({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()})
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+    return json.dumps(digests, sort_keys=True)
+
+
+def changed_files(recorded: str, folder: Path) -> list[str]:
+    """Names of a model's files that are other than `file_digests` has recorded, missing or additional."""
+    before, now = set(json.loads(recorded).items()), set(json.loads(file_digests(folder)).items())
+    return sorted({name for name, _ in before ^ now})
 
 
 def version_of(client: "MlflowClient", name: str, bundle_digest: str) -> "ModelVersion | None":
