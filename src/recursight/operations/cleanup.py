@@ -141,7 +141,8 @@ def half_files(layout: Layout, clear: bool) -> list[Leftover]:
     """Half-written files and folders."""
     found = []
     begun: list[Path] = []
-    for folder in _folders(layout):
+    folders = list(_folders(layout))
+    for folder in folders:
         with suppress(FileNotFoundError):
             begun += left_behind(folder)
     for staging in begun:
@@ -152,6 +153,8 @@ def half_files(layout: Layout, clear: bool) -> list[Leftover]:
         found.append(Leftover("file", str(path.relative_to(layout.root))))
         if clear:
             path.unlink(missing_ok=True)
+    copies = dvc_locks.half_copies(layout, [*folders, layout.data], clear)
+    found += [Leftover("file", str(path.relative_to(layout.root))) for path in copies]
     if dvc_locks.broken_results(layout, clear):
         found.append(Leftover("file", "dvc.lock"))
     return found

@@ -1,4 +1,4 @@
-"""Files that DVC leaves behind when it is killed: its table of locks, `.dvc/tmp/rwlock`, and a half-written dvc.lock.
+"""What DVC leaves behind when it is killed: its table of locks, `.dvc/tmp/rwlock`, half a dvc.lock, and half copies.
 
 The table lists which process reads and writes which output. DVC removes the entry of an ended process only when it
 meets it, and identifies processes by pid alone: once another program has that pid, a stage "is busy" for as long as
@@ -8,7 +8,8 @@ command.
 
 import fcntl
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from recursight.layout import Layout
 from recursight.processes import is_alive_since
 
 BROKEN = "half a file"
+COPY = re.compile(r"\.[\w-]{22}\.tmp")  # beside its target; dvc_objects draws the letters
 
 
 def stale_notes(layout: Layout, clear: bool) -> list[str]:
@@ -70,6 +72,18 @@ def broken_results(layout: Layout, clear: bool) -> bool:
         if clear and commands.git(layout.root, "checkout", "--quiet", "--", results.name).returncode:
             results.unlink()
     return True
+
+
+def half_copies(layout: Layout, folders: Iterable[Path], clear: bool) -> list[Path]:
+    """Copies out of DVC's cache that were begun in these folders, and never finished; `clear` removes them.
+
+    DVC copies only while it holds its lock.
+    """
+    with _own_lock(layout.root / ".dvc" / "tmp" / "lock") as is_ours:
+        begun = [path for folder in folders for path in folder.glob(".*.tmp") if is_ours and COPY.fullmatch(path.name)]
+        for path in begun if clear else []:
+            path.unlink(missing_ok=True)
+    return begun
 
 
 @contextmanager
