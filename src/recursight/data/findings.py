@@ -272,5 +272,6 @@ class Findings:
             "rates": {f"{rate:g}": count for rate, count in Counter(rates.tolist()).most_common()},
             "events": None if self.source.unit is None else len(self.targets),
             "too_short": self.too_short,
+            "assumption": self.source.assumption,
             "tasks": ["classification", "frame_labels"] if self.source.unit is None else ["frame_labels"],
         }

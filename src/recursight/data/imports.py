@@ -50,8 +50,8 @@ def import_data(
         InputError: with everything that is wrong with the source, or why data/ must not be replaced. Then nothing is
             changed.
     """
-    source = unwrapped(source)
     findings = Findings(open_source(source))
+    source = unwrapped(source)
     with Workshop(layout) as workshop:
         if not force:
             require_restorable(layout)

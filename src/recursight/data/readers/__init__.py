@@ -44,8 +44,8 @@ def open_source(folder: Path) -> Source:
         raise InputError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.")
     if not any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} is empty.")
-    folder = unwrapped(folder)
-    _require_one_data_set(folder)
+    given, folder = folder, unwrapped(folder)
+    _require_one_data_set(folder, given)
     for reader in READERS.values():
         if reader.detect(folder):
             return _printable(reader.read(folder))
@@ -53,14 +53,14 @@ def open_source(folder: Path) -> Source:
     raise InputError(f"{folder} is in no known data format. Looked for: {looked_for}.")
 
 
-def _require_one_data_set(folder: Path) -> None:
+def _require_one_data_set(folder: Path, given: Path) -> None:
     """Refuses a folder whose sub-folders have lists of their own, which would be read as classes."""
-    lists = [path for name in (manifest.NAME, events.NAME) for path in sorted(folder.glob(f"*/{name}"))]
+    lists = sorted(path for name in (manifest.NAME, events.NAME) for path in folder.glob(f"*/{name}"))
     if len(lists) > 1 and not (folder / manifest.NAME).exists() and not (folder / events.NAME).exists():
-        names = " and ".join(path.parent.name for path in lists[:5])
+        names = [path.parent.relative_to(given).as_posix() for path in lists[:5]]
         raise InputError(
-            f"{folder.name}/ contains several data sets, {names}; import one of them: "
-            f"`recursight data import SOURCE --folder {lists[0].parent.name}`."
+            f"{folder.name}/ contains {len(lists)} data sets: {', '.join(names)}; import one of them, such as "
+            f"`recursight data import SOURCE --folder {names[0]}`."
         )
 
 
