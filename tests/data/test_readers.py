@@ -14,7 +14,6 @@ from recursight.errors import InputError
 
 from .pictures import CLASSES, WRITERS, pictures, splits_of
 
-
 STILLS = sorted(READERS.keys() - {"events"})  # its contract is in test_events.py
 
 

@@ -5,6 +5,7 @@ Memory is bounded by a few frames and a chunk of two megabytes for each core, ho
 
 import hashlib
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillRunning
@@ -109,6 +110,9 @@ class _Pool:
     """Threads that stop soon after an error or Ctrl-C, even in the middle of a long clip."""
 
     def __enter__(self) -> "_Pool":
+        self._warnings = warnings.catch_warnings()  # Pillow warns about unusual metadata; only pixels matter here
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         self._stopped = threading.Event()
         self._threads = ThreadPoolExecutor(cores())
         return self
@@ -116,6 +120,7 @@ class _Pool:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._threads.shutdown(cancel_futures=True)
+        self._warnings.__exit__(None, None, None)
 
     def map(
         self, work: Callable[[Any], Any], items: Iterable[Any], waiting: Callable[[], object] = lambda: None

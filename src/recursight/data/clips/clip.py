@@ -165,7 +165,10 @@ def open_clip(
 def _opened(source: Path | bytes, rate: float, max_pixels: int) -> Opened:
     if isinstance(source, Path) and source.is_dir():
         return Numbered(source, rate, max_pixels)
-    head = read_start(source)
+    try:
+        head = read_start(source)
+    except BadImage as bad:
+        raise BadClip(str(bad)) from None
     if head.startswith((array.MAGIC, array.ZIP_MAGIC)):
         return Array(source, rate, max_pixels)
     if (container := video.container_of(head)) is not None:

@@ -163,7 +163,7 @@ class Video(Opened):
         if corrupt or packets < stream.frames:
             raise BadClip(f"is truncated after frame {packets:,}{f' of {stream.frames:,}' if stream.frames else ''}.")
         require_size(codec.height or 1, codec.width or 1, min(packets, len(stamps) or packets), self._max_pixels)
-        stated = (container.duration or 0) / 1_000_000 + (container.start_time or 0) / 1_000_000
+        stated = (container.duration or 0) / 1_000_000
         if self._format == "matroska" and end and stated - end > max(_MISSING_SECONDS, 0.02 * stated):
             raise BadClip(f"is truncated: it ends after {end:.1f} of {stated:.1f} seconds.")
         return np.sort(np.array(stamps, np.float64))
