@@ -142,7 +142,7 @@ def test_truncated_videos(tmp_path: Path, name: str, codec: str) -> None:
     whole = (tmp_path / name).read_bytes()
     for share in (0.3, 0.6, 0.9):
         assert "truncated" in refusal(whole[: int(len(whole) * share)])
-    assert refusal(whole[:40]).startswith("is not a video that can be opened: ")
+    assert refusal(whole[:40]).startswith(("is not a video that can be opened: ", "contains no video"))
 
 
 def test_a_video_without_its_index(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_sound_alone(tmp_path: Path) -> None:
 
 
 def test_no_frames(tmp_path: Path) -> None:
-    write_video(tmp_path / "a.mkv", bar(0))
-    assert "no frames" in refusal(tmp_path / "a.mkv") or "can be opened" in refusal(tmp_path / "a.mkv")
+    write_video(tmp_path / "a.mkv", np.zeros((0, HEIGHT, WIDTH, 3), np.uint8))
+    assert refusal(tmp_path / "a.mkv") in ("has no frames.", "is not a video that can be opened: end of file.")
     np.save(tmp_path / "a.npy", np.zeros((0, 4, 4), np.uint8))
     assert refusal(tmp_path / "a.npy") == "has no frames."
     (tmp_path / "folder").mkdir()

@@ -5,7 +5,6 @@ Memory is bounded by a few frames and a chunk of two megabytes for each core, ho
 
 import hashlib
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillRunning
@@ -17,6 +16,7 @@ import numpy as np
 from recursight.data.clips import BadClip, Clip, Conversion, open_clip
 from recursight.data.examples import Progress, cores
 from recursight.data.findings import Example, Findings, Interval, Shape
+from recursight.data.images import without_warnings
 from recursight.data.records import Fault, Record
 
 _LARGE_PIXELS = 2_000_000
@@ -110,9 +110,8 @@ class _Pool:
     """Threads that stop soon after an error or Ctrl-C, even in the middle of a long clip."""
 
     def __enter__(self) -> "_Pool":
-        self._warnings = warnings.catch_warnings()  # Pillow warns about unusual metadata; only pixels matter here
-        self._warnings.__enter__()
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+        self._quiet = without_warnings()
+        self._quiet.__enter__()
         self._stopped = threading.Event()
         self._threads = ThreadPoolExecutor(cores())
         return self
@@ -120,7 +119,7 @@ class _Pool:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._threads.shutdown(cancel_futures=True)
-        self._warnings.__exit__(None, None, None)
+        self._quiet.__exit__(None, None, None)
 
     def map(
         self, work: Callable[[Any], Any], items: Iterable[Any], waiting: Callable[[], object] = lambda: None

@@ -8,6 +8,9 @@ and only the first frame of an animation is used.
 import io
 import os
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +37,14 @@ Channels = Literal["keep", "grey", "rgb"]
 
 class BadImage(Exception):
     """An image cannot be used; the message says why, without naming the image."""
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignores Pillow's warnings about unusual metadata; only pixels matter here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def read_bytes(image: bytes | Path) -> bytes:

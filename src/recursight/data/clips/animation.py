@@ -30,7 +30,7 @@ class Animation(Opened):
     def __init__(self, source: Path | bytes, rate: float, max_pixels: int = MAX_CLIP_PIXELS) -> None:
         self._source = source
         with self._opened() as opened:
-            count = int(getattr(opened, "n_frames", 1))
+            count = _count(opened)
             self.height, self.width = opened.height, opened.width
             require_size(self.height, self.width, count, max_pixels)
             self.channels = 1 if opened.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L") else 3
@@ -78,6 +78,13 @@ def frames_in(path: Path) -> int | None:
     """Number of frames of an image, from its structure; None if it cannot be read."""
     try:
         with images.open_image(path) as image:
-            return int(getattr(image, "n_frames", 1))
-    except Exception:
+            return _count(image)
+    except images.BadImage:
         return None
+
+
+def _count(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # some kinds find out by reading the whole file
+        raise BadClip(f"cannot be decoded: {images.reason(error)}") from None

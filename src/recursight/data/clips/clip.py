@@ -190,7 +190,12 @@ def _regular(opened: Opened) -> tuple[np.ndarray, float]:
     measured = (len(times) - 1) / float(times[-1])
     if np.abs(times - np.arange(len(times)) / measured).max() < 0.5 / measured:
         uncertain = 0.001 + 1.5 * opened.tick / float(times[-1])
-        rate = nominal if nominal and abs(measured - nominal) <= uncertain * nominal else round(measured, 3)
+        rate = nominal if nominal and abs(measured - nominal) <= uncertain * nominal else _readable(measured)
         return np.arange(len(times)) / rate, rate
     steps = np.diff(times)
-    return times, round(min(1 / float(np.median(steps[steps > 0])), FASTEST_RATE), 3)
+    return times, _readable(min(1 / float(np.median(steps[steps > 0])), FASTEST_RATE))
+
+
+def _readable(rate: float) -> float:
+    """Rounded to six digits, more than times have."""
+    return float(f"{rate:.6g}")

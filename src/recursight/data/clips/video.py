@@ -40,7 +40,7 @@ _OPTIONS = {
     "protocol_whitelist": "file",
 }
 _LOST_FRAMES = 0.02  # share of frames that a decoder may leave out, such as those before the first key frame
-_MISSING_SECONDS = 0.1  # at the end of a file that states its duration
+_MISSING_SECONDS = 0.06  # at the end of a file that states its duration
 
 
 def container_of(head: bytes) -> str | None:
@@ -164,7 +164,7 @@ class Video(Opened):
             raise BadClip(f"is truncated after frame {packets:,}{f' of {stream.frames:,}' if stream.frames else ''}.")
         require_size(codec.height or 1, codec.width or 1, min(packets, len(stamps) or packets), self._max_pixels)
         stated = (container.duration or 0) / 1_000_000
-        if self._format == "matroska" and end and stated - end > max(_MISSING_SECONDS, 0.02 * stated):
+        if self._format == "matroska" and end and stated - end > max(_MISSING_SECONDS, 0.01 * stated):
             raise BadClip(f"is truncated: it ends after {end:.1f} of {stated:.1f} seconds.")
         return np.sort(np.array(stamps, np.float64))
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from recursight.data.clips import ANIMATED_SUFFIXES, ARRAY_SUFFIXES, VIDEO_SUFFIXES
 from recursight.data.clips.animation import frames_in
+from recursight.data.images import without_warnings
 from recursight.data.records import leaves
 from recursight.errors import InputError
 
@@ -76,6 +77,7 @@ def kind_of(entries: Iterable[tuple[str, Path]], root: Path) -> Kind:
 def _frames_in(path: Path, root: Path) -> int | None:
     """Number of frames; None if the file is outside, or cannot be read, which is reported later."""
     try:
-        return None if leaves(path, root) else frames_in(path)
+        with without_warnings():
+            return None if leaves(path, root) else frames_in(path)
     except (OSError, ValueError, RuntimeError):  # a null character, or a loop of links
         return None
