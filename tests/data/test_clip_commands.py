@@ -49,7 +49,7 @@ def test_import_show_and_prepare_clips(
     project.params.write_text("candidates: {gru: {layer: gru}}\nprepare: {frames: {rate: 15, crop: [0, 0, 16, 16]}}\n")
     status, out, _ = run(monkeypatch, capsys, "prepare")
     assert status == 0
-    assert "16 clips with 2 different labels, 126 frames, 16×16, RGB, from folder: train" in out
+    assert "16 clips with 2 different labels, 128 frames, 16×16, RGB, from folder: train" in out
     assert (open_store(project.store).examples["rate"] == 15).all()
 
 

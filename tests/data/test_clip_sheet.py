@@ -62,4 +62,5 @@ def test_labels_of_the_frames_of_streams(tmp_path: Path) -> None:
         "background",
     ]
     clip_sheet.draw(tmp_path / "sheet.png", strips)
-    assert Image.open(tmp_path / "sheet.png").height == 2 * (HEIGHT + CAPTION_HEIGHT + GAP) + GAP
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height == 2 * (HEIGHT + CAPTION_HEIGHT + GAP) + GAP
