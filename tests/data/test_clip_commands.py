@@ -65,9 +65,8 @@ def test_import_streams(
     assert status == 0
     assert "5 clips from events" in out
     assert "10 events; frames outside of them are background" in out
-    assert (
-        "Tasks that these data allow: frame_labels\nparams.yaml asks for classification; set task: frame_labels" in out
-    )
+    assert "Tasks that these data allow: frame_labels\n" in out
+    assert "params.yaml asks for classification; set task: frame_labels" in out
     with (project.data / "events.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert {row["path"] for row in rows} == {"0.mp4", "1.mp4", "2.mp4", "3.mp4", "5.mp4"}
