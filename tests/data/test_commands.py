@@ -58,7 +58,7 @@ def test_one_parquet_file(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "nowhere is neither a path nor the name of a data set; known: digits, mnist"),
+        (["nowhere"], "nowhere is neither a path nor the name of a data set; known: digits, moving-digits"),
         (["minst"], "did you mean 'mnist'?"),
         (["params.yaml"], "params.yaml is a single file; pass its folder"),
         ([".", "--from", "."], "--from needs the name of a data set"),

@@ -153,7 +153,7 @@ def test_damaged_cifar(tmp_path: Path) -> None:
 
 
 def test_the_table_is_complete() -> None:
-    assert NAMES == ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
+    assert NAMES == ("digits", "moving-digits", "moving-digits-events", "mnist", "fashion-mnist", "kmnist", "cifar10")
     for entry in PUBLISHED.values():
         assert all(address.startswith("http") and address.endswith("/") for address in entry.addresses)
         assert all(len(bytes.fromhex(file.md5)) == 16 for file in entry.files)

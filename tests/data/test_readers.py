@@ -14,12 +14,14 @@ from recursight.errors import InputError
 
 from .pictures import CLASSES, WRITERS, pictures, splits_of
 
+STILLS = sorted(READERS.keys() - {"events"})  # its contract is in test_events.py
+
 
 def test_every_reader_has_a_writer_here() -> None:
-    assert set(WRITERS) == set(READERS)
+    assert sorted(WRITERS) == STILLS
 
 
-@pytest.mark.parametrize("format", READERS)
+@pytest.mark.parametrize("format", STILLS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("with_splits", [False, True])
 def test_same_pixels_give_the_same_store(tmp_path: Path, format: str, channels: int, with_splits: bool) -> None:
@@ -46,7 +48,7 @@ def test_same_pixels_give_the_same_store(tmp_path: Path, format: str, channels: 
     assert (store.mean, store.std) == (other.mean, other.std)
 
 
-@pytest.mark.parametrize("format", READERS)
+@pytest.mark.parametrize("format", STILLS)
 def test_reading_twice_gives_the_same(tmp_path: Path, format: str) -> None:
     WRITERS[format](tmp_path, splits_of(pictures(), True))
     source = open_source(tmp_path)
@@ -57,7 +59,7 @@ def test_reading_twice_gives_the_same(tmp_path: Path, format: str) -> None:
     assert len({item.id for item in first if isinstance(item, Record)}) == source.count
 
 
-@pytest.mark.parametrize("format", READERS)
+@pytest.mark.parametrize("format", STILLS)
 def test_two_runs_write_the_same_bytes(tmp_path: Path, format: str) -> None:
     WRITERS[format](tmp_path / "source", splits_of(pictures(), False))
     for name in ("first", "second"):

@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from recursight.data.split import OUT, TEST, TRAIN, UNSAID, VALIDATION, assign, identity, units_of
+from recursight.data.split import OUT, TEST, TRAIN, UNSAID, VALIDATION, Strata, assign, identity, units_of
 from recursight.errors import InputError
 
 
@@ -24,7 +24,7 @@ def split(
     sha256 = hashes(len(labels)) if sha256 is None else sha256
     groups = np.full(len(labels), -1) if groups is None else groups
     return assign(
-        labels,
+        Strata(labels),
         np.full(len(labels), UNSAID) if official is None else official,
         units_of(sha256, groups),
         sha256,

@@ -44,12 +44,14 @@ def test_missing_data(layout: Layout) -> None:
 
 def test_contradictions_and_copies_are_printed() -> None:
     summary = {
+        "kind": "stills",
         "shape": [8, 8, 3],
         "count": 3,
         "values": 2,
         "splits": {"train": 2, "test": 1},
         "source": {"format": "folder"},
         "left_out": 1,
+        "too_short": 0,
         "conflict_count": 1,
         "conflicts": [["a/1.png", "b/1.png"]],
     }

@@ -5,7 +5,6 @@ Import and prepare both validate with this pass. Its memory is bounded: a few ch
 
 import hashlib
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from recursight.data.findings import Example, Findings, Shape
-from recursight.data.images import BadImage, decode, read_bytes
+from recursight.data.images import BadImage, decode, read_bytes, without_warnings
 from recursight.data.records import Fault, Record
 
 Progress = Callable[[int, int], None]
@@ -43,8 +42,7 @@ def examples(
         with_bytes: return the encoded bytes in the records instead of paths.
     """
     done = 0
-    with warnings.catch_warnings():  # Pillow warns about unusual metadata; only pixels matter here
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+    with without_warnings():
         for outcomes in _outcomes(findings.source.read(), decode, keep, with_bytes):
             good = findings.add(outcomes)
             if good:

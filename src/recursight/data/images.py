@@ -8,6 +8,9 @@ and only the first frame of an animation is used.
 import io
 import os
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +39,14 @@ class BadImage(Exception):
     """An image cannot be used; the message says why, without naming the image."""
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignores Pillow's warnings about unusual metadata; only pixels matter here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
 def read_bytes(image: bytes | Path) -> bytes:
     """The encoded bytes.
 
@@ -48,6 +59,27 @@ def read_bytes(image: bytes | Path) -> bytes:
     if not content:
         raise BadImage("is empty.")
     return content
+
+
+def read_start(source: bytes | Path, length: int = 16) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        BadImage: if it is missing, unreadable or empty.
+    """
+    if isinstance(source, bytes):
+        head = source[:length]
+    else:
+        try:
+            with source.open("rb") as file:
+                head = file.read(length)
+        except FileNotFoundError:
+            raise BadImage("is listed but missing.") from None
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror}.") from None
+    if not head:
+        raise BadImage("is empty.")
+    return head
 
 
 def _read(path: Path, most: int) -> bytes | None:
@@ -91,7 +123,7 @@ def decode(
             return pixels
         return _fitted(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), size, resize, channels)
     content = _read(image, _LARGE_FILE_BYTES) if isinstance(image, Path) else image
-    with _open(image if content is None else read_bytes(content)) as opened:
+    with open_image(image if content is None else read_bytes(content)) as opened:
         if opened.width * opened.height < _LARGE_PIXELS:
             return _decoded(opened, size, resize, channels)
         with _one_large_at_a_time:
@@ -104,11 +136,16 @@ def pixels_of(image: bytes) -> int:
     Raises:
         BadImage: if it has no valid header, or more than `MAX_PIXELS`.
     """
-    with _open(image) as opened:
+    with open_image(image) as opened:
         return opened.width * opened.height
 
 
-def _open(image: bytes | Path) -> Image.Image:
+def open_image(image: bytes | Path) -> Image.Image:
+    """Opens an image of one of `FORMATS` without decoding it.
+
+    Raises:
+        BadImage: if it has no valid header, or more than `MAX_PIXELS`.
+    """
     try:
         opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS)
     except UnidentifiedImageError:
@@ -116,7 +153,7 @@ def _open(image: bytes | Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise BadImage(f"has more than {MAX_PIXELS:,} pixels: a decompression bomb?") from None
     except Exception as error:  # Pillow's parsers raise almost any exception on malformed bytes
-        raise BadImage(f"cannot be decoded: {_reason(error)}") from None
+        raise BadImage(f"cannot be decoded: {reason(error)}") from None
     if opened.width * opened.height > MAX_PIXELS:
         raise BadImage(f"has {opened.width}×{opened.height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
     return opened
@@ -133,10 +170,20 @@ def _decoded(image: Image.Image, size: tuple[int, int] | None, resize: Resize, c
     except BadImage:
         raise
     except Exception as error:  # as above
-        raise BadImage(f"cannot be decoded: {_reason(error)}") from None
+        raise BadImage(f"cannot be decoded: {reason(error)}") from None
 
 
-def _reason(error: Exception) -> str:
+def as_pixels(image: Image.Image, channels: Channels) -> np.ndarray:
+    """Converts a decoded image to uint8, H W C, as `decode` does.
+
+    Raises:
+        BadImage: if its pixels are of a kind that cannot be converted.
+    """
+    return _fitted(_canonical(image), None, "pad", channels)
+
+
+def reason(error: Exception) -> str:
+    """The parser's words, as the end of a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if text.endswith(".") else f"{text}."
 

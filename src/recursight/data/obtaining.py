@@ -16,7 +16,9 @@ Reporting = Callable[[str, str], AbstractContextManager[Callable[[int, int], Non
 
 
 @contextmanager
-def opened(source: str, layout: Layout, given: Path | None, reporting: Reporting) -> Iterator[Path]:
+def opened(
+    source: str, layout: Layout, given: Path | None, reporting: Reporting, inner: str | None = None
+) -> Iterator[Path]:
     """Yields a folder that contains the source; unpacked files are removed afterwards.
 
     Args:
@@ -24,16 +26,17 @@ def opened(source: str, layout: Layout, given: Path | None, reporting: Reporting
         layout: of the project; downloads and unpacked files are stored in its working state.
         given: for a name, a folder with the published files.
         reporting: opens the progress report of a download.
+        inner: a folder inside the source, which is the one to yield.
 
     Raises:
-        InputError: if the source does not exist, or cannot be downloaded or unpacked.
+        InputError: if the source or the folder inside it does not exist, or cannot be downloaded or unpacked.
     """
     path = Path(source).expanduser()
     if source not in published.NAMES:
         if given is not None:
             raise InputError(f"--from needs the name of a data set ({', '.join(published.NAMES)}), not a path.")
         if path.is_dir():
-            yield path
+            yield _inside(path, inner, source)
             return
         if not path.exists():
             raise InputError(
@@ -54,4 +57,20 @@ def opened(source: str, layout: Layout, given: Path | None, reporting: Reporting
             raise InputError(
                 f"{source} is a single file; pass its folder, or an archive: {', '.join(archives.SUFFIXES)}."
             )
-        yield folder
+        yield _inside(folder, inner, source)
+
+
+def _inside(folder: Path, inner: str | None, source: str) -> Path:
+    if inner is None:
+        return folder
+    found = folder / inner
+    if not found.resolve().is_relative_to(folder.resolve()) or not found.is_dir():
+        names = sorted(path.relative_to(folder).as_posix() for path in _folders(folder))
+        raise InputError(f"{source} has no folder {inner}; {nearest(inner, names) if names else 'it has none.'}")
+    return found
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Folders in a folder, and in those."""
+    for pattern in ("*/", "*/*/"):
+        yield from (path for path in folder.glob(pattern) if path.is_dir())

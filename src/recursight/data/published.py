@@ -1,6 +1,6 @@
-"""Published data sets by name: downloaded or taken from a folder, and verified by checksum.
+"""Data sets by name: published ones, downloaded or taken from a folder and verified by checksum, and ones made here.
 
-All are converted to IDX files and classes.txt. Nothing is unpickled: CIFAR-10 is read in its binary version.
+Published ones are converted to IDX files and classes.txt. Nothing is unpickled: CIFAR-10 is read in its binary version.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from recursight import files
+from recursight.data import moving_digits
 from recursight.data.readers import idx
 from recursight.errors import InputError
 
@@ -100,14 +101,12 @@ PUBLISHED: dict[str, Published] = {
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
 }
-MADE_HERE = "digits"
-NAMES = (MADE_HERE, *PUBLISHED)
 
 
 def obtain(
     name: str, folder: Path, downloads: Path, given: Path | None = None, transferred: Transferred | None = None
 ) -> None:
-    """Puts a named data set into an empty folder, as IDX.
+    """Puts a named data set into an empty folder: IDX files, or clips of those that are made here.
 
     Args:
         name: one of `NAMES`.
@@ -119,8 +118,8 @@ def obtain(
     Raises:
         InputError: if a file is not available, or is not the published one.
     """
-    if name == MADE_HERE:
-        make_digits(folder)
+    if name in MADE_HERE:
+        MADE_HERE[name](folder)
         return
     published = PUBLISHED[name]
     for file in published.files:
@@ -145,6 +144,15 @@ def make_digits(folder: Path) -> None:
     digits = load_digits()
     idx.write(folder / "images-idx3-ubyte.gz", np.rint(digits.images * (255 / 16)).astype(np.uint8))
     idx.write(folder / "labels-idx1-ubyte.gz", digits.target.astype(np.uint8))
+
+
+MADE_HERE: dict[str, Callable[[Path], None]] = {
+    "digits": make_digits,
+    "moving-digits": moving_digits.make_clips,
+    "moving-digits-events": moving_digits.make_streams,
+}
+"""Data sets that are made from scikit-learn's digits, without a network."""
+NAMES = (*MADE_HERE, *PUBLISHED)
 
 
 def download(addresses: tuple[str, ...], file: File, path: Path, transferred: Transferred | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The output of every reader: for each image a record, or a fault if it cannot be used."""
+"""The output of every reader: for each image or clip a record, or a fault if it cannot be used."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -27,15 +27,33 @@ SPLIT_NAMES = {
 _CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
+class Event(NamedTuple):
+    """A part of a stream with a label.
+
+    Attributes:
+        start: in seconds, or the number of a frame of the file; inclusive.
+        end: the same; exclusive.
+        label: name of its class.
+        line: of the list that states it.
+    """
+
+    start: float
+    end: float
+    label: str
+    line: int
+
+
 class Record(NamedTuple):
-    """One image of a source.
+    """One image or clip of a source.
 
     Attributes:
         id: unique within the source.
-        label: name of its class.
+        label: name of its class; empty for a stream with events.
         split: one of `SPLITS`, or None if the source does not define it.
         group: all images of a group are in the same split; None for no group.
-        image: encoded bytes, a file to read them from, or uint8 pixels (H, W or H, W, C).
+        image: encoded bytes, a file to read them from, or uint8 pixels (H, W or H, W, C); of a clip, a file or folder.
+        events: of a stream, in order of time; None if the label holds for the whole.
+        rate: frames per second of a clip without times, if the source states it.
     """
 
     id: str
@@ -43,6 +61,8 @@ class Record(NamedTuple):
     split: str | None
     group: str | None
     image: bytes | Path | np.ndarray
+    events: tuple[Event, ...] | None = None
+    rate: float | None = None
 
 
 class Fault(NamedTuple):
@@ -69,6 +89,9 @@ class Source:
         count: number of records.
         read: starts a pass over the records, in the source's order.
         ignored: files in the folder that are not part of the data set.
+        clips: whether the records are clips, whose images are files or folders.
+        unit: of events: `seconds`, `frames`, or None if there are none.
+        assumption: what was assumed about the kind of the files, as a sentence.
     """
 
     format: str
@@ -76,6 +99,9 @@ class Source:
     count: int
     read: Callable[[], Iterator[Record | Fault]]
     ignored: tuple[str, ...] = ()
+    clips: bool = False
+    unit: str | None = None
+    assumption: str = ""
 
 
 def natural_order(name: str) -> tuple[list[tuple[int, int | str]], str]:

@@ -48,13 +48,16 @@ def survey(findings: Findings, per_class: int = 10, progress: Progress | None = 
 
 def thumbnail(example: Example) -> Image.Image:
     """Fits an image into a cell; a small one is enlarged by an integer factor, so that its pixels stay square."""
-    pixels = decode(example.record.image, channels="rgb")
-    height, width = pixels.shape[:2]
-    opened = Image.fromarray(np.ascontiguousarray(pixels))
-    factor = CELL // max(height, width)
+    return as_thumbnail(decode(example.record.image, channels="rgb"), CELL, CELL)
+
+
+def as_thumbnail(pixels: np.ndarray, width: int, height: int) -> Image.Image:
+    """Fits pixels (H W C) into a size, enlarged by an integer factor or reduced."""
+    opened = Image.fromarray(np.ascontiguousarray(decode(pixels, channels="rgb")))
+    factor = min(width // opened.width, height // opened.height)
     if factor >= 1:
-        return opened.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    opened.thumbnail((CELL, CELL))
+        return opened.resize((opened.width * factor, opened.height * factor), Image.Resampling.NEAREST)
+    opened.thumbnail((width, height))
     return opened
 
 
@@ -74,7 +77,7 @@ def draw(path: Path, findings: Findings, sampler: Sampler) -> None:
         counts[label] += count
     for row, name in enumerate(shown):
         top = GAP + row * pitch
-        pen.text((8, top + CELL / 2), f"{_short(name)}\n{counts[name]:,}", INK, font, anchor="lm")
+        pen.text((8, top + CELL / 2), f"{short(name)}\n{counts[name]:,}", INK, font, anchor="lm")
         for column, image in enumerate(sampler.of(name)):
             left = LABEL_WIDTH + column * pitch
             canvas.paste(image, (left + (CELL - image.width) // 2, top + (CELL - image.height) // 2))
@@ -84,5 +87,6 @@ def draw(path: Path, findings: Findings, sampler: Sampler) -> None:
         canvas.save(temporary, "PNG")
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:19]}…"
+def short(name: str, most: int = 20) -> str:
+    """A name that is cut off where it is too long."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"

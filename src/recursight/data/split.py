@@ -1,10 +1,14 @@
 """Assigns images to splits: the source's splits are kept, missing ones are taken from its training images.
 
-Every split gets its share of each stratum, which is a class, or all images if a task has no classes.
+Every split gets its share of each stratum, which is a class, or all images if a task has no classes. A stream with
+events belongs to the strata of all their labels.
 
 Images that must stay together (identical pixels, or one group) form a unit, and a unit is in one split. The order of
 units depends only on their pixels and the seed, so that adding images moves few others to another split.
 """
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,8 +20,47 @@ TRAIN, VALIDATION, TEST, OUT = range(4)
 UNSAID = -1
 
 
+@dataclass(frozen=True)
+class Strata:
+    """To which strata each example belongs.
+
+    Attributes:
+        values: numbers of strata, those of all examples one after another.
+        counts: number of strata of each example; None for one each.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray | None = None
+
+    def of(self, members: np.ndarray) -> np.ndarray:
+        """Strata of some examples, one after another."""
+        if self.counts is None:
+            chosen: np.ndarray = self.values[members]
+            return chosen
+        starts = self._ends[members] - self.counts[members]
+        parts = [self.values[start : start + count] for start, count in zip(starts, self.counts[members], strict=True)]
+        return np.concatenate([*parts, np.empty(0, np.int64)]).astype(np.int64)
+
+    @cached_property
+    def examples(self) -> np.ndarray:
+        """The example that each of `values` belongs to."""
+        return (
+            np.arange(len(self.values)) if self.counts is None else np.repeat(np.arange(len(self.counts)), self.counts)
+        )
+
+    @cached_property
+    def single(self) -> np.ndarray:
+        """Whether each example has exactly one stratum."""
+        return np.ones(len(self.values), bool) if self.counts is None else self.counts == 1
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        assert self.counts is not None
+        return np.cumsum(self.counts)
+
+
 def assign(
-    strata: np.ndarray,
+    strata: Strata,
     official: np.ndarray,
     units: np.ndarray,
     sha256: np.ndarray,
@@ -57,10 +100,12 @@ def assign(
     pool = np.flatnonzero(splits == TRAIN)
     _require_enough(strata, units, pool, wanted, names)
     if wanted:
-        totals = np.bincount(strata[splits != OUT], minlength=len(names))
-        targets = _targets(totals, np.bincount(strata[pool], minlength=len(names)), wanted, validation, test)
-        keys = _keys(sha256[pool], seed)
-        splits[pool] = _carve(strata[pool], _renumbered(units[pool]), keys, targets)
+        totals, available = (
+            np.bincount(strata.of(rows), minlength=len(names)) for rows in (np.flatnonzero(splits != OUT), pool)
+        )
+        targets = _targets(totals, available, wanted, validation, test)
+        chosen = Strata(strata.of(pool), None if strata.counts is None else strata.counts[pool])
+        splits[pool] = _carve(chosen, _renumbered(units[pool]), _keys(sha256[pool], seed), targets)
         _require_every_stratum(strata, splits, wanted, names)
     return splits
 
@@ -114,21 +159,21 @@ def _targets(totals: np.ndarray, pool: np.ndarray, wanted: list[int], validation
     return targets
 
 
-def _carve(strata: np.ndarray, units: np.ndarray, keys: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _carve(strata: Strata, units: np.ndarray, keys: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Distributes units: first large ones, each to the split that lacks most; then single images fill the rest."""
-    splits = np.full(len(strata), TRAIN, np.int8)
+    splits = np.full(len(units), TRAIN, np.int8)
     missing = targets.copy()
-    sizes = np.bincount(units)
-    for members in _large_units(units, sizes, keys):
-        counts = np.bincount(strata[members], minlength=targets.shape[1])
+    alone = (np.bincount(units)[units] == 1) & strata.single
+    for members in _large_units(units, alone, keys):
+        counts = np.bincount(strata.of(members), minlength=targets.shape[1])
         gain = (missing * (counts / targets.sum(axis=0))).sum(axis=1)
         open_splits = np.flatnonzero(targets.any(axis=1))
         split = open_splits[np.argmax(gain[open_splits])]
         missing[split] -= counts
         splits[members] = split
-    singles = np.flatnonzero(sizes[units] == 1)
-    singles = singles[np.lexsort((keys[singles], strata[singles]))]
-    bounds = np.searchsorted(strata[singles], np.arange(targets.shape[1] + 1))
+    singles = np.flatnonzero(alone)
+    singles = singles[np.lexsort((keys[singles], strata.of(singles)))]
+    bounds = np.searchsorted(strata.of(singles), np.arange(targets.shape[1] + 1))
     for stratum, wanted in enumerate(missing.T):
         rest = singles[bounds[stratum] : bounds[stratum + 1]]
         for split in (TEST, VALIDATION):
@@ -139,24 +184,26 @@ def _carve(strata: np.ndarray, units: np.ndarray, keys: np.ndarray, targets: np.
     return splits
 
 
-def _large_units(units: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
-    """The images of each unit of two or more; the largest unit first, then by smallest key."""
-    rows = np.flatnonzero(sizes[units] > 1)
+def _large_units(units: np.ndarray, alone: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
+    """The images of each unit of two or more, or of several strata; the largest unit first, then by smallest key."""
+    rows = np.flatnonzero(~alone)
     rows = rows[np.lexsort((keys[rows], units[rows]))]
     members = np.split(rows, np.flatnonzero(np.diff(units[rows])) + 1) if len(rows) else []
     return sorted(members, key=lambda member: (-len(member), int(keys[member[0]])))
 
 
-def _give_every_split_every_stratum(
-    strata: np.ndarray, units: np.ndarray, splits: np.ndarray, targets: np.ndarray
-) -> None:
+def _give_every_split_every_stratum(strata: Strata, units: np.ndarray, splits: np.ndarray, targets: np.ndarray) -> None:
     """Moves the smallest unit that another split can spare to each split that lacks a stratum."""
     counts = np.zeros_like(targets)
-    np.add.at(counts, (splits, strata), 1)
+    np.add.at(counts, (splits[strata.examples], strata.values), 1)
     for split, stratum in np.argwhere((targets > 0) & (counts == 0)):
-        candidates = [np.flatnonzero(units == unit) for unit in np.unique(units[strata == stratum])]
+        if counts[split, stratum]:
+            continue  # a unit that was moved for another stratum had this one too
+        candidates = [
+            np.flatnonzero(units == unit) for unit in np.unique(units[strata.examples[strata.values == stratum]])
+        ]
         for members in sorted(candidates, key=len):
-            unit = np.bincount(strata[members], minlength=targets.shape[1])
+            unit = np.bincount(strata.of(members), minlength=targets.shape[1])
             donor = splits[members[0]]
             if donor != split and (counts[donor] - unit >= ((unit > 0) & (targets[donor] > 0))).all():
                 counts[donor] -= unit
@@ -166,10 +213,13 @@ def _give_every_split_every_stratum(
 
 
 def _require_enough(
-    strata: np.ndarray, units: np.ndarray, pool: np.ndarray, wanted: list[int], names: tuple[str, ...]
+    strata: Strata, units: np.ndarray, pool: np.ndarray, wanted: list[int], names: tuple[str, ...]
 ) -> None:
     """Each stratum needs a unit for train and one for each split that is taken from it."""
-    pairs = np.unique(np.stack([strata[pool], units[pool]]), axis=1)
+    is_in_pool = np.zeros(len(units), bool)
+    is_in_pool[pool] = True
+    in_pool = is_in_pool[strata.examples]
+    pairs = np.unique(np.stack([strata.values[in_pool], units[strata.examples[in_pool]]]), axis=1)
     units_of_stratum = np.bincount(pairs[0], minlength=len(names))
     needed = 1 + len(wanted)
     splits = " and ".join(NAMES[split] for split in (TRAIN, *wanted))
@@ -180,9 +230,9 @@ def _require_enough(
         )
 
 
-def _require_every_stratum(strata: np.ndarray, splits: np.ndarray, wanted: list[int], names: tuple[str, ...]) -> None:
+def _require_every_stratum(strata: Strata, splits: np.ndarray, wanted: list[int], names: tuple[str, ...]) -> None:
     for split in (TRAIN, *wanted):
-        absent = np.setdiff1d(np.arange(len(names)), strata[splits == split])
+        absent = np.setdiff1d(np.arange(len(names)), strata.of(np.flatnonzero(splits == split)))
         if len(absent):
             listed = ", ".join(repr(names[stratum]) for stratum in absent)
             raise InputError(

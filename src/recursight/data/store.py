@@ -9,14 +9,17 @@ A folder of five files:
 - `targets.parquet`: the labels, any number of rows per example: example (row of examples.parquet), start_frame,
   end_frame (exclusive) and value (a categorical with the source's order of values; only tasks interpret it).
 - `statistics.parquet`: one row per example, statistics of its pixels that drift is detected with.
-- `store.json`: shape, counts, normalisation, digest.
+- `store.json`: shape, counts, normalisation, digest, `kind` (stills or clips), and for clips `window`: null, or frames
+  and overlap of the parts that a training cuts longer examples into; the store has them whole.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +30,7 @@ from recursight.errors import InputError
 from recursight.files import read_json
 
 FORMAT = 2
+_MOVED_BYTES = 16_000_000
 EARLIER = ("images.npy", "manifest.parquet")  # of a store of format 1
 
 __all__ = ["SPLITS", "FrameWriter", "Store", "open_store"]
@@ -110,6 +114,42 @@ def open_store(folder: Path) -> Store:
     )
 
 
+class Measured(NamedTuple):
+    """What is computed from the pixels of N examples.
+
+    Attributes:
+        lengths: frames of each, int64, N.
+        sums: exact sums and sums of squares of each channel, int64, 2 N C.
+        statistics: averages over the frames of each example, float32, N; see `data.statistics`.
+    """
+
+    lengths: np.ndarray
+    sums: np.ndarray
+    statistics: dict[str, np.ndarray]
+
+
+def measure(frames: np.ndarray, lengths: np.ndarray) -> Measured:
+    """Measures examples whose frames (uint8, F H W C) stand one after another."""
+    starts = np.cumsum(lengths) - lengths
+    sums = frames.sum(axis=(1, 2), dtype=np.int64)
+    squares = np.square(frames, dtype=np.uint16).sum(axis=(1, 2), dtype=np.int64)
+    statistics = {
+        name: (np.add.reduceat(values, starts) / lengths).astype(np.float32)
+        for name, values in image_statistics(frames).items()
+    }
+    return Measured(lengths, np.add.reduceat(np.stack([sums, squares]), starts, axis=1), statistics)
+
+
+def as_one(parts: Sequence[Measured]) -> Measured:
+    """One example that was measured in parts."""
+    weights = np.concatenate([part.lengths for part in parts])
+    statistics = {
+        name: np.average([part.statistics[name][0] for part in parts], weights=weights).astype(np.float32).reshape(1)
+        for name in parts[0].statistics
+    }
+    return Measured(weights.sum(keepdims=True), np.sum([part.sums for part in parts], axis=0), statistics)
+
+
 class FrameWriter:
     """Writes an .npy file whose number of frames is known only at the end.
 
@@ -125,9 +165,7 @@ class FrameWriter:
         self.stream = stream
         self.count = 0
         self.shape: tuple[int, ...] = ()
-        self._lengths: list[np.ndarray] = []
-        self._sums: list[np.ndarray] = []
-        self._statistics: list[dict[str, np.ndarray]] = []
+        self._measured: list[Measured] = []
 
     def append(self, frames: np.ndarray, lengths: Sequence[int] | None = None) -> None:
         """Appends examples.
@@ -137,33 +175,47 @@ class FrameWriter:
             lengths: number of frames of each example; None for one each.
         """
         if self.count == 0:
-            self.shape = frames.shape[1:]
-            self._write_header()
-        self.count += len(frames)
+            self.begin(frames.shape[1:])
         self.stream.write(np.ascontiguousarray(frames).data)
         counts = np.ones(len(frames), np.int64) if lengths is None else np.asarray(lengths, np.int64)
-        starts = np.cumsum(counts) - counts
-        sums = frames.sum(axis=(1, 2), dtype=np.int64)
-        squares = np.square(frames, dtype=np.uint16).sum(axis=(1, 2), dtype=np.int64)
-        self._lengths.append(counts)
-        self._sums.append(np.add.reduceat(np.stack([sums, squares]), starts, axis=1))
-        statistics = image_statistics(frames)
-        self._statistics.append(
-            {name: (np.add.reduceat(values, starts) / counts).astype(np.float32) for name, values in statistics.items()}
-        )
+        self.add(measure(frames, counts))
+
+    def begin(self, shape: tuple[int, ...]) -> None:
+        """Writes the header for frames of one shape (H, W, C)."""
+        self.shape = shape
+        self._write_header()
+
+    def place(self, first: int, frames: np.ndarray) -> None:
+        """Writes frames of an example that begins, or goes on, at frame `first`; from any thread, in any order."""
+        os.pwrite(self.stream.fileno(), np.ascontiguousarray(frames).data, self._start + first * prod(self.shape))
+
+    def add(self, measured: Measured) -> None:
+        """Adds the next examples, whose frames are written."""
+        self.count += int(measured.lengths.sum())
+        self._measured.append(measured)
+
+    def move(self, source: int, target: int, count: int) -> None:
+        """Moves frames that were placed towards the beginning of the file."""
+        size, file = prod(self.shape), self.stream.fileno()
+        step = max(1, _MOVED_BYTES // size)
+        for done in range(0, count, step):
+            content = os.pread(file, min(step, count - done) * size, self._start + (source + done) * size)
+            os.pwrite(file, content, self._start + (target + done) * size)
 
     def finish(self) -> None:
+        """Writes the final header, and cuts off what lies behind the last frame."""
         self.stream.seek(0)
         self._write_header()
+        self.stream.truncate(self._start + self.count * prod(self.shape))
 
     @property
     def lengths(self) -> np.ndarray:
         """Frames of each example, int64."""
-        return np.concatenate(self._lengths)
+        return np.concatenate([part.lengths for part in self._measured])
 
     def moments(self, chosen: np.ndarray) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel of the chosen examples, on the scale 0 to 1; from exact sums."""
-        sums = np.concatenate(self._sums, axis=1)[:, chosen].sum(axis=1)
+        sums = np.concatenate([part.sums for part in self._measured], axis=1)[:, chosen].sum(axis=1)
         pixels = int(self.lengths[chosen].sum()) * self.shape[0] * self.shape[1]
         mean = sums[0] / pixels
         # At least one grey level: images are divided by it.
@@ -172,8 +224,11 @@ class FrameWriter:
 
     def statistics(self) -> dict[str, np.ndarray]:
         """Statistics of every example, averaged over its frames; see `data.statistics`."""
-        return {name: np.concatenate([part[name] for part in self._statistics]) for name in self._statistics[0]}
+        names = self._measured[0].statistics
+        return {name: np.concatenate([part.statistics[name] for part in self._measured]) for name in names}
 
     def _write_header(self) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
         np.lib.format.write_array_header_1_0(self.stream, header)
+        self.stream.flush()
+        self._start = self.stream.tell()

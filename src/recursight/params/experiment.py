@@ -4,7 +4,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from recursight.params.section import Fraction, Positive, Probability, Section, Seed, Widths
+from recursight.params.section import Fraction, Natural, Positive, Probability, Section, Seed, Widths
+
+
+class Frames(Section):
+    """How clips become frames of the store.
+
+    Attributes:
+        rate: frames per second that clips are resampled at; None, written `keep`, for each clip's own.
+        window: seconds; training cuts longer clips into parts of this length; 0 cuts nothing. The store has them whole.
+        overlap: share of a window that the next one repeats.
+        crop: [top, left, height, width] in pixels of the source, cut out of each frame before resizing; None, written
+            `keep`, for the whole frame.
+    """
+
+    rate: Annotated[float, Field(gt=0, le=1000)] | None = None
+    window: Annotated[float, Field(ge=0)] = 0.0
+    overlap: Probability = 0.5
+    crop: tuple[Natural, Natural, Positive, Positive] | None = None
+
+    @field_validator("rate", "crop", mode="before")
+    @classmethod
+    def keep_is_none(cls, value: Any) -> Any:
+        return None if value == "keep" else value
 
 
 class Prepare(Section):
@@ -18,6 +40,7 @@ class Prepare(Section):
         validation: share of the training images used as validation split, if the source has none.
         test: share of all images used as test split, if the source has none.
         seed: random seed of the split.
+        frames: what holds for clips only.
     """
 
     size: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
@@ -26,6 +49,7 @@ class Prepare(Section):
     validation: Fraction = 0.15
     test: Fraction = 0.2
     seed: Seed = 0
+    frames: Frames = Frames()
 
     @field_validator("size", mode="before")
     @classmethod

@@ -35,6 +35,7 @@ def run(layout: Layout) -> None:
             validation=settings.validation,
             test=settings.test,
             seed=settings.seed,
+            **settings.frames.model_dump(),
             strata=loaded.built_task.strata,
             progress=report,
         )
@@ -42,7 +43,7 @@ def run(layout: Layout) -> None:
 
 
 @contextmanager
-def progress_of(title: str, unit: str = "images") -> Iterator[Progress]:
+def progress_of(title: str, unit: str = "frames") -> Iterator[Progress]:
     """Yields a function that receives the progress of a pass over a source; its first call states the total."""
     with ExitStack() as stack:
         report: Report | None = None
@@ -60,13 +61,16 @@ def describe(summary: dict[str, Any], seconds: float) -> str:
     """Summarises a store in a few lines."""
     height, width, channels = summary["shape"]
     splits = ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items())
+    noun, frames = ("clip", f"{summary['frames']:,} frames, ") if summary["kind"] == "clips" else ("image", "")
     lines = [
-        f"{summary['count']:,} images with {summary['values']:,} different labels, {height}×{width}, "
+        f"{summary['count']:,} {noun}s with {summary['values']:,} different labels, {frames}{height}×{width}, "
         f"{'grey' if channels == 1 else 'RGB'}, from {summary['source']['format']}: {splits} ({seconds:.1f} s)"
     ]
     if summary["left_out"]:
-        lines.append(f"{summary['left_out']:,} left out: equal to, or grouped with, an image of an evaluated split")
+        lines.append(f"{summary['left_out']:,} left out: equal to, or grouped with, one of an evaluated split")
+    if summary["too_short"]:
+        lines.append(f"{summary['too_short']:,} events are left out: at this rate, no frame is within them")
     if summary["conflict_count"]:
-        lines.append(f"{summary['conflict_count']:,} images have two or more labels:")
+        lines.append(f"{summary['conflict_count']:,} {noun}s have two or more labels:")
         lines += [f"  {' = '.join(ids)}" for ids in summary["conflicts"]]
     return "\n".join(lines)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from recursight.data.readers import events, idx, manifest, parquet
 from recursight.data.readers import folder as image_folder
-from recursight.data.readers import idx, manifest, parquet
 from recursight.data.records import SPLIT_NAMES, Fault, Record, Source
 from recursight.errors import InputError
 from recursight.terminal import printable
@@ -27,6 +27,7 @@ class Reader(Protocol):
 
 READERS: dict[str, Reader] = {  # in this order; the first that detects its format reads it
     "idx": idx,
+    "events": events,
     "manifest": manifest,
     "parquet": parquet,
     "folder": image_folder,
@@ -43,7 +44,8 @@ def open_source(folder: Path) -> Source:
         raise InputError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.")
     if not any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} is empty.")
-    folder = unwrapped(folder)
+    given, folder = folder, unwrapped(folder)
+    _require_one_data_set(folder, given)
     for reader in READERS.values():
         if reader.detect(folder):
             return _printable(reader.read(folder))
@@ -51,8 +53,19 @@ def open_source(folder: Path) -> Source:
     raise InputError(f"{folder} is in no known data format. Looked for: {looked_for}.")
 
 
+def _require_one_data_set(folder: Path, given: Path) -> None:
+    """Refuses a folder whose sub-folders have lists of their own, which would be read as classes."""
+    lists = sorted(path for name in (manifest.NAME, events.NAME) for path in folder.glob(f"*/{name}"))
+    if len(lists) > 1 and not (folder / manifest.NAME).exists() and not (folder / events.NAME).exists():
+        names = [path.parent.relative_to(given).as_posix() for path in lists[:5]]
+        raise InputError(
+            f"{folder.name}/ contains {len(lists)} data sets: {', '.join(names)}; import one of them, such as "
+            f"`recursight data import SOURCE --folder {names[0]}`."
+        )
+
+
 def _printable(source: Source) -> Source:
-    """Escapes the names of images, classes and groups, see `terminal.printable`."""
+    """Escapes the names of images, clips, classes and groups, see `terminal.printable`."""
 
     def records() -> Iterator[Record | Fault]:
         for item in source.read():
@@ -60,7 +73,9 @@ def _printable(source: Source) -> Source:
                 yield Fault(printable(item.id), printable(item.reason), item.fatal)
             else:
                 group = item.group and printable(item.group)
-                yield Record(printable(item.id), printable(item.label), item.split, group, item.image)
+                found = item.events
+                found = found and tuple(event._replace(label=printable(event.label)) for event in found)
+                yield item._replace(id=printable(item.id), label=printable(item.label), group=group, events=found)
 
     return replace(
         source,

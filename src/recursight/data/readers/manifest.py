@@ -1,17 +1,19 @@
-"""A folder with manifest.csv, which lists its images: columns path and label, optionally split and group.
+"""A folder with manifest.csv, which lists images or clips: columns path and label, optionally split, group and rate.
 
 Paths are relative to the folder. Images of one group (a patient, a scene, a writer) always end up in the same split.
+The rate is that of clips without times, in frames per second. A clip may be a folder of numbered frames.
 """
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from recursight.data.records import SPLIT_NAMES, Fault, Record, Source, leaves, natural_order
-from recursight.errors import InputError, nearest
+from recursight.data.readers.kind import kind_of
+from recursight.data.readers.table import BadRow, path_of, rate_of, rows, split_of
+from recursight.data.records import Fault, Record, Source, natural_order
 
 NAME = "manifest.csv"
-LOOKS_FOR = "a folder with manifest.csv (columns path, label; optionally split, group)"
+LOOKS_FOR = "a folder with manifest.csv (columns path, label; optionally split, group, rate)"
+COLUMNS = ("path", "label")
 
 
 def detect(folder: Path) -> bool:
@@ -19,62 +21,40 @@ def detect(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Source:
-    """Reads the list once for the class names, and a second time with the images.
+    """Reads the list for the class names, for the kind of the files, and again with the images.
 
     Raises:
-        InputError: if the list is not a CSV file with the required columns.
+        InputError: if the list is not a CSV file with the required columns, or mixes clips and stills.
     """
     labels: set[str] = set()
     count, with_split = 0, False
-    for row in _rows(folder / NAME):
+    for _, row in rows(folder / NAME, COLUMNS):
         labels.add(row["label"])
         count += 1
-        with_split = with_split or bool(row["split"])
+        with_split = with_split or bool(row.get("split"))
+    root = folder.resolve()
+    kind = kind_of(((row["path"], root / row["path"]) for _, row in rows(folder / NAME, COLUMNS)), root)
 
     def records() -> Iterator[Record | Fault]:
-        root = folder.resolve()
-        for number, row in enumerate(_rows(folder / NAME), start=2):  # the header is line 1
-            yield _record(root, number, row, with_split)
+        for number, row in rows(folder / NAME, COLUMNS):
+            yield _record(root, number, row, with_split, kind.clips)
 
-    return Source("manifest", tuple(sorted(labels - {""}, key=natural_order)), count, records)
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    """Path, label, split and group of each row; empty if missing."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = reader.fieldnames or []
-            for column in ("path", "label"):
-                if column not in columns:
-                    close = nearest(column, columns) if columns else "it is empty."
-                    raise InputError(f"{path.name} has no column {column!r}; {close}")
-            for row in reader:
-                yield {column: (row.get(column) or "").strip() for column in ("path", "label", "split", "group")}
-    except UnicodeDecodeError:
-        raise InputError(f"{path.name} is not UTF-8; save it as UTF-8.") from None
-    except csv.Error as error:
-        raise InputError(f"{path.name} is not valid CSV: {error}.") from None
+    classes = tuple(sorted(labels - {""}, key=natural_order))
+    return Source("manifest", classes, count, records, clips=kind.clips, assumption=kind.assumption)
 
 
-def _record(root: Path, number: int, row: dict[str, str], with_split: bool) -> Record | Fault:
+def _record(root: Path, number: int, row: dict[str, str], with_split: bool, clips: bool) -> Record | Fault:
     name = row["path"]
     place = f"{NAME} line {number}"
     if not name:
         return Fault(place, "has no path.")
     if not row["label"]:
         return Fault(name, f"has no label ({place}).")
-    split = SPLIT_NAMES.get(row["split"].lower()) if row["split"] else None
-    if with_split and split is None:
-        what = f"has split {row['split']!r}" if row["split"] else "has no split, although others have one"
-        return Fault(name, f"{what} ({place}); known: {', '.join(SPLIT_NAMES)}.")
     try:
-        path = root / name
-        outside = Path(name).is_absolute() or ".." in Path(name).parts or leaves(path, root)
-    except (OSError, ValueError, RuntimeError):  # a null character, or a loop of links
-        return Fault(name, f"is not a valid path ({place}).")
-    if outside:
-        return Fault(name, f"is outside the folder ({place}).")
-    if not path.is_file():
-        return Fault(name, f"is listed but missing ({place}).")
-    return Record(name, row["label"], split, row["group"] or None, path)
+        split, path = split_of(row, with_split, place), path_of(name, root, place)
+        rate = rate_of(row, place) if clips else None
+    except BadRow as bad:
+        return Fault(name, str(bad))
+    if path.is_dir() and not clips:
+        return Fault(name, f"is a folder ({place}).")
+    return Record(name, row["label"], split, row.get("group") or None, path, rate=rate)
