@@ -106,7 +106,7 @@ class Batches:
         lengths = self.lengths[chosen.numpy()]
         numbers = frame_numbers(self.target_starts[chosen.numpy()], lengths) if self.per_frame else chosen.numpy()
         targets = self.targets[torch.from_numpy(numbers).to(self.device)]
-        return Batch(inputs, torch.from_numpy(lengths).to(self.device), targets)
+        return Batch(inputs, torch.from_numpy(lengths), targets)
 
     def _resident(self, chosen: Tensor) -> Tensor:
         starts, lengths = self.resident_starts[chosen.numpy()], self.lengths[chosen.numpy()]
