@@ -133,7 +133,7 @@ def assemble(
     """
     over_time = architecture.get("over_time")
     if over_time is None:
-        return _network(architecture, input_shape, mean, std, lambda width: _head(architecture, width, outputs))
+        return _network(architecture, input_shape, mean, std, lambda width: _head(architecture, width, outputs))[0]
     try:
         layer = Part.of("layer", over_time, LAYERS | OVER_TIME_LAYERS | {"none": none})
     except InputError as error:
@@ -141,10 +141,11 @@ def assemble(
     reads_maps = layer.name in OVER_TIME_LAYERS and OVER_TIME_LAYERS[layer.name].maps
     if reads_maps:
         _require_maps(layer.name, architecture)
-    network = _network(architecture, input_shape, mean, std, nn.Identity)
+    network, width = _network(architecture, input_shape, mean, std, lambda _: nn.Identity())
     frame_network = Maps(network) if reads_maps else network
+    shape = _shape(frame_network, input_shape) if reads_maps else (width,)
     try:
-        return _over_time(over_time, layer, frame_network, _shape(frame_network, input_shape), outputs)
+        return _over_time(over_time, layer, frame_network, shape, outputs)
     except InputError as error:
         raise InputError(f"over_time.{error}") from None
 
@@ -162,7 +163,8 @@ def _over_time(
     over_time: Mapping[str, Any], layer: "Part", frame_network: nn.Module, shape: Sequence[int], outputs: int
 ) -> ClipNetwork:
     readout = Part.of("readout", over_time, OVER_TIME)
-    layers, width, finals = [], shape[-1], [-1]
+    layers: list[Layer] = []
+    width, finals = shape[-1], [-1]
     if layer.name != "none":
         layers = _layers(layer, width, over_time["hidden"], over_time["bidirectional"])
         if layers[0].grid or not (layers[0].causal or isinstance(layers[0], Bidirectional)):
@@ -186,8 +188,8 @@ def _network(
     mean: Sequence[float],
     std: Sequence[float],
     head: Callable[[int], nn.Module],
-) -> Network:
-    """The network of an image, with a head made for the width of its vector."""
+) -> tuple[Network, int]:
+    """The network of an image, with a head made for the width of its vector; and that width."""
     stem = Part.of("stem", architecture, STEMS)
     scan = Part.of("scan", architecture, SCANS)
     layer = _layer_of(architecture)
@@ -210,7 +212,7 @@ def _network(
         stacks.append(Stack(layers, dropout))
         readouts.append(readout.make(width, finals))
         widths.append(width)
-    return Network(
+    network = Network(
         stem=stem_module,
         scan=scan_module,
         reverse=architecture["reverse"],
@@ -220,6 +222,7 @@ def _network(
         mean=mean,
         std=std,
     )
+    return network, sum(widths)
 
 
 def _layer_of(architecture: Mapping[str, Any]) -> "Part":
@@ -235,8 +238,16 @@ def workable_side(architecture: Mapping[str, Any]) -> int:
     stem = Part.of("stem", architecture, STEMS).settings
     scan = Part.of("scan", architecture, SCANS).settings
     readout = Part.of("readout", architecture, READOUTS).settings
-    heads = readout.get("heads", 1) if _layer_of(architecture).name == "none" else 1
-    sizes = (stem.get("patch_size", 1), scan.get("patch_size", 1), heads, 2 ** len(stem.get("channels", ())))
+    readouts = [readout] if _layer_of(architecture).name == "none" else []
+    if over_time := architecture.get("over_time"):
+        readouts.append(Part.of("readout", over_time, OVER_TIME).settings)
+    heads: list[int] = [readout.get("heads", 1) for readout in readouts]
+    sizes: tuple[int, ...] = (
+        stem.get("patch_size", 1),
+        scan.get("patch_size", 1),
+        *heads,
+        2 ** len(stem.get("channels", ())),
+    )
     return 4 * math.prod(max(1, size) for size in sizes)
 
 

@@ -17,7 +17,8 @@ class ClipNetwork(nn.Module):
     """A network over the frames, a recurrent stack and readout over time, a linear head.
 
     Args:
-        frame_network: (F, H, W, C), uint8 or floats from 0 to 1, to one vector each, (F, D), or one map, (F, H', W', D).
+        frame_network: (F, H, W, C), uint8 or floats from 0 to 1, to one vector each, (F, D), or one map each,
+            (F, H', W', D).
         shape: of what it gives for one frame, (D,) or (H', W', D).
         stack: over time.
         readout: one vector of each clip from the stack's outputs; `Every` keeps those of all frames, `Middle` reads
@@ -68,7 +69,11 @@ class ClipNetwork(nn.Module):
             lengths: of these, on the CPU.
             state: after the frames before; empty at the start. Each part of it is (B, ...).
         """
-        outputs, after = self._over_time(pad(self._each(frames), lengths), lengths, state)
+        return self.over_time(self.each_frame(frames), lengths, state)
+
+    def over_time(self, vectors: Tensor, lengths: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """`resume`, from what the frame network gives for each frame."""
+        outputs, after = self._over_time(pad(vectors, lengths), lengths, state)
         return unpad(outputs, lengths) if self.every else outputs, after
 
     def read(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -86,7 +91,7 @@ class ClipNetwork(nn.Module):
             raise ValueError("this network reads a clip whole; it takes no state")
         if isinstance(self.readout, Middle):
             frames = frames[len(frames) // 2][None]
-        outputs, after = self._over_time(self._each(frames)[None], None, state or ())
+        outputs, after = self._over_time(self.each_frame(frames)[None], None, state or ())
         return outputs[0], after if self.causal else ()
 
     def initial_state(self) -> State:
@@ -107,20 +112,21 @@ class ClipNetwork(nn.Module):
             outputs, state = self.resume(frames[part.frames], part.lengths, before)
             yield part, outputs
 
+    def rows(self, part: Part) -> Tensor:
+        """Which rows of the whole outputs a part's are."""
+        return part.frames if self.every else part.examples
+
     def _in_parts(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """`forward` in memory that does not grow with the clips' length."""
         found: Tensor | None = None
         for part, outputs in self.in_parts(frames, lengths, max(1, FRAMES_AT_ONCE // len(lengths))):
             if found is None:
                 found = outputs.new_empty(len(frames) if self.every else len(lengths), outputs.shape[-1])
-            if self.every:
-                found[part.frames] = outputs
-            else:
-                found[part.examples] = outputs  # a later part's answer replaces it
+            found[self.rows(part)] = outputs  # of several answers to one clip the last remains
         assert found is not None
         return found
 
-    def _each(self, frames: Tensor) -> Tensor:
+    def each_frame(self, frames: Tensor) -> Tensor:
         """What the frame network gives for each frame."""
         if self.training or torch.compiler.is_compiling() or len(frames) <= FRAMES_AT_ONCE:
             found: Tensor = self.frame_network(frames)

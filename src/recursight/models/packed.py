@@ -12,12 +12,13 @@ from torch import Tensor
 
 def starts(lengths: Tensor) -> Tensor:
     """Where each example begins among the packed frames, (B,)."""
-    return lengths.cumsum(0) - lengths
+    before: Tensor = lengths.cumsum(0) - lengths
+    return before
 
 
 def places(lengths: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Of each of the packed frames, its example and its position within the example: (F,) each."""
-    rows = torch.arange(len(lengths)).repeat_interleave(lengths)
+    rows: Tensor = torch.arange(len(lengths)).repeat_interleave(lengths)
     steps = torch.arange(len(rows)) - starts(lengths)[rows]
     return rows.to(device, non_blocking=True), steps.to(device, non_blocking=True)
 
@@ -38,7 +39,8 @@ def unpad(padded: Tensor, lengths: Tensor) -> Tensor:
 
 def within(lengths: Tensor, steps: int) -> Tensor:
     """Whether a step belongs to the example: (B, T)."""
-    return torch.arange(steps) < lengths[:, None]
+    inside: Tensor = torch.arange(steps) < lengths[:, None]
+    return inside
 
 
 def reverse_each(padded: Tensor, lengths: Tensor) -> Tensor:

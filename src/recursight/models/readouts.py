@@ -153,7 +153,8 @@ class MultiHead(Readout):
         return keys.unflatten(-1, (self.heads, -1)), values.unflatten(-1, (self.heads, -1))  # B T heads d
 
     def _scores(self, keys: Tensor) -> Tensor:
-        return (keys * self.query).sum(dim=-1) / keys.shape[-1] ** 0.5  # B T heads
+        scores: Tensor = (keys * self.query).sum(dim=-1) / keys.shape[-1] ** 0.5  # B T heads
+        return scores
 
     def _merged(self, vectors: Tensor) -> Tensor:
         merged: Tensor = self.merge(vectors.flatten(1))

@@ -65,6 +65,11 @@ class Batches:
         """Examples in an epoch."""
         return len(self.lengths)
 
+    @property
+    def frame_count(self) -> int:
+        """Frames in an epoch, those of overlapping examples once for each."""
+        return int(self.lengths.sum())
+
     def shuffled(self, seed: int) -> Iterator[Batch]:
         """One epoch in an order that the seed alone decides; clips of similar length are in one batch."""
         generator = torch.Generator().manual_seed(seed)

@@ -7,10 +7,10 @@ from recursight.models.layers.map_recurrence import MapRecurrence
 
 
 class ConvGRU2D(MapRecurrence):
-    """r, z = σ(V * x[t] + W * h[t-1] + b);  n = tanh(V' * x[t] + b' + r (W' * h[t-1] + b''));  h[t] = (1 - z) n + z h[t-1].
+    """r, z = σ(V * x[t] + W * h[t-1] + b);  n = tanh(V' * x[t] + b' + r (W' * h[t-1] + b''));  * convolves.
 
-    As in `gru` the reset gate multiplies the convolution, not the state before it, so that one convolution of the state
-    is enough for all gates.
+    h[t] = (1 - z) n + z h[t-1]. As in `gru` the reset gate multiplies the convolution, not the state before it, so that
+    one convolution of the state is enough for all gates.
 
     Args:
         features: size D of one pixel.

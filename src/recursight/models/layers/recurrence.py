@@ -203,7 +203,8 @@ class Stack(nn.Module):
             state: before the first step; None or empty: none.
             lengths: of sequences that are padded at their end, (B,); the state is then after the padding.
         """
-        left, after = state or (), ()
+        left: State = state or ()
+        after: State = ()
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             before, left = left[: layer.parts], left[layer.parts :]
