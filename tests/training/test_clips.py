@@ -15,7 +15,9 @@ from recursight.models.assembly import assemble
 from recursight.models.bundle import load_bundle
 from recursight.models.clips import ClipNetwork
 from recursight.params import Candidate, Train
+from recursight.tasks import Batch
 from recursight.tasks.classification import Classification
+from recursight.training.step import make_step
 from recursight.training.trainer import Settings, Trainer
 from recursight.training.windows import cut, of_parts
 from tests.clips import write_store
@@ -36,7 +38,11 @@ OVER_TIME = [
     {"layer": "sru", "hidden": 5, "readout": "attention"},
     {"layer": "lru", "hidden": 6, "readout": "max"},
     {"layer": "none", "readout": "every"},
+    {"layer": "conv_lstm", "hidden": 4, "readout": "every"},
+    {"layer": {"conv_gru2d": {"kernel": 1}}, "hidden": [4, 3], "readout": "attention"},
+    {"layer": "conv_lstm", "hidden": 4, "bidirectional": True, "readout": "last"},
 ]
+MAPS = {"stem": {"conv": {"channels": [4]}}, "scan": "grid", "layer": "none"}
 
 
 def name_of(over_time: dict[str, Any]) -> str:
@@ -48,7 +54,9 @@ each_over_time = pytest.mark.parametrize("over_time", OVER_TIME, ids=name_of)
 
 def network(over_time: dict[str, Any]) -> ClipNetwork:
     torch.manual_seed(0)
-    candidate = Candidate(layer="gru", hidden=[5], over_time=over_time)
+    reads_maps = "conv" in str(over_time["layer"])
+    frame = MAPS if reads_maps else {"layer": "gru", "hidden": [5]}
+    candidate = Candidate(**frame, over_time=over_time)
     made = assemble(candidate.architecture, input_shape=[6, 5, 1], outputs=3, mean=[0.4], std=[0.3])
     assert isinstance(made, ClipNetwork)
     return made.eval()
@@ -189,6 +197,54 @@ def test_what_does_not_fit_is_refused(trainer: Callable[..., Trainer], digits_st
         trainer({"layer": "rnn2d"})
     with pytest.raises(InputError, match=r"over_time.readout: 'middle' reads one frame alone"):
         trainer({"layer": "gru", "readout": "middle"})
+
+
+def test_layers_over_maps_want_maps() -> None:
+    shapes = {"input_shape": [6, 5, 1], "outputs": 3, "mean": [0.4], "std": [0.3]}
+    maps = {"layer": "conv_lstm", "hidden": 4}
+    with pytest.raises(InputError, match=r"over_time.layer: 'conv_lstm' reads each frame's map; set scan to grid"):
+        assemble(Candidate(layer="gru", over_time=maps).architecture, **shapes)
+    with pytest.raises(InputError, match=r"layer: 'conv_lstm' reads the frames of clips; set it as over_time.layer"):
+        assemble(Candidate(layer="conv_lstm", scan="grid").architecture, **shapes)
+
+
+@pytest.mark.parametrize("over_time", [OVER_TIME[0], OVER_TIME[1], OVER_TIME[8]], ids=name_of)
+@pytest.mark.parametrize("truncate", [9, 2])
+def test_truncated_training_keeps_the_loss_and_only_shortens_the_gradient(
+    over_time: dict[str, Any], truncate: int
+) -> None:
+    lengths = torch.tensor([3, 9, 1, 6])
+    frames = torch.randint(0, 256, (19, 6, 5, 1), dtype=torch.uint8)
+    every = over_time["readout"] == "every"
+
+    def loss(outputs: Tensor, batch: Batch) -> Tensor:
+        found = nn.functional.cross_entropy(outputs, batch.targets, reduction="none")
+        return torch.stack([one.mean() for one in found.split(batch.lengths.tolist())]) if every else found
+
+    batch = Batch(frames, lengths, torch.arange(19 if every else 4) % 3)
+    found = []
+    for steps in (0, truncate):
+        model = network(over_time).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        step = make_step(model, optimizer, loss=loss, curves=lambda *_: {}, clip_norm=0.0, truncate=steps)
+        step(batch, 0.1)
+        found.append((step.loss, step.norm, *model.parameters()))
+    whole, parts = found
+    torch.testing.assert_close(parts[0], whole[0])
+    alike = all(torch.allclose(one, other, atol=1e-6) for one, other in zip(parts, whole, strict=True))
+    assert alike == (truncate >= 9)
+
+
+def test_truncation_is_refused_where_later_frames_are_read(trainer: Callable[..., Trainer]) -> None:
+    with pytest.raises(InputError, match=r"train.truncate reads clips in parts, which needs over_time without later"):
+        trainer({"layer": "gru", "hidden": [4], "bidirectional": True}, truncate=4)
+
+
+def test_gradient_norms_of_clips_are_those_over_time(trainer: Callable[..., Trainer]) -> None:
+    rows = trainer({"layer": "gru", "hidden": [5, 4], "readout": "mean"}).gradient_norms
+    assert {row.layer for row in rows} == {"0.gru", "1.gru"}
+    assert {row.step for row in rows} == set(range(8))
+    assert all(row.norm > 0 for row in rows if row.layer == "1.gru")
 
 
 def test_windows_cover_all_frames_and_overlap() -> None:

@@ -18,7 +18,7 @@ def starts(lengths: Tensor) -> Tensor:
 
 def places(lengths: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Of each of the packed frames, its example and its position within the example: (F,) each."""
-    rows: Tensor = torch.arange(len(lengths)).repeat_interleave(lengths)
+    rows = torch.repeat_interleave(lengths)
     steps = torch.arange(len(rows)) - starts(lengths)[rows]
     return rows.to(device, non_blocking=True), steps.to(device, non_blocking=True)
 
@@ -26,7 +26,7 @@ def places(lengths: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
 def pad(packed: Tensor, lengths: Tensor) -> Tensor:
     """(F, ...) to (B, T, ...), with zeros after the end of each example."""
     if _alike(lengths):
-        return packed.unflatten(0, (len(lengths), -1))
+        return packed.reshape(len(lengths), -1, *packed.shape[1:])
     padded = packed.new_zeros(len(lengths), int(lengths.max()), *packed.shape[1:])
     padded[places(lengths, packed.device)] = packed
     return padded
