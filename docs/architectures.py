@@ -160,13 +160,13 @@ each:
 
 ```python
 stack = assemble(Candidate(scan="rows", layer="lstm", hidden=[256, 256]).architecture, **shapes).stacks[0]
-outputs, state = stack(first_rows)         # first_rows: (B, T, D)
+outputs, state = stack(first_rows)  # first_rows: (B, T, D)
 more_outputs, state = stack(next_rows, state)
 ```
 
 A network for clips does the same with frames: `outputs, state = network.read(frames, state)` answers for all frames so
-far, or for each frame with readout `every`, if `network.causal`. `network.initial_state()` is the state before the first
-frame: zeros, each part (1, ...). The candidate of the example is also in the preset `photographs`."""
+far, or for each frame with readout `every`, if `network.causal`. `network.initial_state()` is the state before the
+first frame: zeros, each part (1, ...). The candidate of the example is also in the preset `photographs`."""
 
 
 def parallel(layer: type[Layer]) -> bool:
