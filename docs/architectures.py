@@ -15,9 +15,9 @@ from torch import nn
 
 from recursight.models.assembly import Network, assemble
 from recursight.models.kernels.operators import products
-from recursight.models.layers import LAYERS
+from recursight.models.layers import LAYERS, OVER_TIME_LAYERS
 from recursight.models.layers.recurrence import Layer, Recurrence
-from recursight.models.readouts import READOUTS
+from recursight.models.readouts import OVER_TIME, READOUTS
 from recursight.models.scans import SCANS
 from recursight.models.stems import STEMS
 from recursight.params import Candidate
@@ -134,6 +134,7 @@ def page() -> str:
         lines += ["", f"## {title}", ""]
         for name, part in parts.items():
             lines += [f"- `{name}`: {opening(part)}", *(f"  {line}" for line in options(part))]
+    lines += ["", "## State", "", *STATE.splitlines()]
     for name, layer in LAYERS.items():
         lines += ["", f"## {name}", "", *description(layer), "", f"![How {name} reads](architectures/{name}.svg)"]
     return "\n".join(lines) + "\n"
@@ -144,7 +145,28 @@ def opening(described: Any) -> str:
     return (inspect.getdoc(described) or "").splitlines()[0]
 
 
-PARTS: dict[str, Mapping[str, Any]] = {"Stems": STEMS, "Scans": SCANS, "Readouts": READOUTS}
+PARTS: dict[str, Mapping[str, Any]] = {
+    "Stems": STEMS,
+    "Scans": SCANS,
+    "Readouts": READOUTS,
+    "Further layers over time": OVER_TIME_LAYERS,
+    "Further readouts over time": {name: part for name, part in OVER_TIME.items() if name not in READOUTS},
+}
+
+STATE = """\
+Every layer takes the state before its first step and returns the one after its last, so that a sequence can be read in
+parts, or another network can start where this one ended. Two LSTM layers of 256 units return four tensors, h and c of
+each:
+
+```python
+stack = assemble(Candidate(scan="rows", layer="lstm", hidden=[256, 256]).architecture, **shapes).stacks[0]
+outputs, state = stack(first_rows)  # first_rows: (B, T, D)
+more_outputs, state = stack(next_rows, state)
+```
+
+A network for clips does the same with frames: `outputs, state = network.read(frames, state)` answers for all frames so
+far, or for each frame with readout `every`, if `network.causal`. `network.initial_state()` is the state before the
+first frame: zeros, each part (1, ...). The candidate of the example is also in the preset `photographs`."""
 
 
 def parallel(layer: type[Layer]) -> bool:

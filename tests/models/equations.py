@@ -206,7 +206,51 @@ def hierarchical(layer: Any, x: Tensor) -> Tensor:
     return read(layer.rows, last)
 
 
+def average(layer: Any, x: Tensor) -> Tensor:
+    return torch.stack([x[:, : t + 1].mean(dim=1) for t in range(x.shape[1])], dim=1)
+
+
+def convolved(map_: Tensor, weights: Tensor) -> Tensor:
+    """One pixel of a window after the other: (B, H, W, D) to (B, H, W, rows of the weights)."""
+    size, (height, width) = weights.shape[-1], map_.shape[1:3]
+    padded = nn.functional.pad(map_, (0, 0, *[size // 2] * 4))
+    return sum(
+        padded[:, i : i + height, j : j + width] @ weights[:, :, i, j].T for i in range(size) for j in range(size)
+    )
+
+
+def zero_map(layer: Any, x: Tensor) -> Tensor:
+    return x.new_zeros(*x[:, 0].shape[:-1], layer.hidden)
+
+
+def conv_lstm(layer: Any, x: Tensor) -> Tensor:
+    v, w, b = layer.input.weight, layer.recurrent.weight, layer.input.bias
+    peepholes = x.new_zeros(3 * layer.hidden) if layer.peepholes is None else layer.peepholes
+    to_i, to_f, to_o = peepholes.chunk(3)
+
+    def step(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        i, f, g, o = (convolved(x, v) + convolved(h, w) + b).chunk(4, dim=-1)
+        now = sigmoid(f + to_f * c) * c + sigmoid(i + to_i * c) * tanh(g)
+        return sigmoid(o + to_o * now) * tanh(now), now
+
+    return each_step(x, zero_map(layer, x), zero_map(layer, x), by=step)
+
+
+def conv_gru2d(layer: Any, x: Tensor) -> Tensor:
+    v, w, b = layer.input.weight, layer.recurrent.weight, layer.input.bias
+
+    def step(x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        (r, z, n), (r2, z2, n2) = (convolved(x, v) + b).chunk(3, dim=-1), convolved(h, w).chunk(3, dim=-1)
+        r, z = sigmoid(r + r2), sigmoid(z + z2)
+        return ((1 - z) * tanh(n + r * (n2 + layer.state_bias)) + z * h,)
+
+    return each_step(x, zero_map(layer, x), by=step)
+
+
 READINGS: dict[str, Reading] = {
+    "average": average,
+    "conv_lstm": conv_lstm,
+    "conv_gru2d": conv_gru2d,
     "elman": elman,
     "lstm": lstm,
     "gru": gru,

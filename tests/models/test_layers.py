@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from recursight.models.kernels import native
 from recursight.models.kernels.plain import linear_scan, skew, unskew
-from recursight.models.layers import LAYERS
+from recursight.models.layers import LAYERS, OVER_TIME_LAYERS
 from recursight.models.layers.recurrence import Bidirectional, Layer, Stack, State, family, last
 from recursight.models.layers.sequencer import Sequencer
 from tests.models.equations import READINGS
 
+EVERY_LAYER = LAYERS | OVER_TIME_LAYERS
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in LAYERS),
+    *((name, {}) for name in EVERY_LAYER),
+    ("conv_lstm", {"peepholes": True}),
+    ("conv_gru2d", {"kernel": 5}),
     ("elman", {"activation": "relu"}),
     ("elman", {"activation": "relu", "start": "identity"}),
     ("lstm", {"forget_bias": 0.0}),
@@ -39,7 +42,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
     def layer() -> Layer:
         torch.manual_seed(0)
-        made = LAYERS[name](FEATURES, HIDDEN, **options).double()
+        made = EVERY_LAYER[name](FEATURES, HIDDEN, **options).double()
         for weights in made.parameters():  # biases start at zero, and would hide where they go
             weights.data.add_(0.1 * torch.randn_like(weights))
         return made
@@ -48,8 +51,9 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 def inputs_for(layer: Layer, batch: int = 4) -> Tensor:
-    """Steps (B, T, D), or a grid (B, H, W, D) that is not square."""
-    shape = (batch, 4, 6, FEATURES) if layer.grid else (batch, 7, FEATURES)
+    """Steps (B, T, D), a grid (B, H, W, D) that is not square, or such maps over time (B, T, H, W, D)."""
+    inner = (4, 6) if layer.grid else (7, 2, 3) if layer.maps else (7,)
+    shape = (batch, *inner, FEATURES)
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
@@ -61,14 +65,16 @@ def kernels_or_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 
 def test_is_named_as_its_row_says() -> None:
-    assert {family(layer(2, 4)): layer for layer in LAYERS.values()} == LAYERS
+    assert {family(layer(2, 4)): layer for layer in EVERY_LAYER.values()} == EVERY_LAYER
 
 
 def test_gives_a_state_for_each_step(make: Make) -> None:
     layer = make()
     inputs = inputs_for(layer)
     steps = inputs.shape[1:-1] if layer.gives_grid or not layer.grid else inputs.shape[1:2]
-    assert layer(inputs)[0].shape == (len(inputs), *steps, layer.width)
+    outputs, state = layer(inputs)
+    assert outputs.shape == (len(inputs), *steps, layer.width)
+    assert len(state) == layer.parts
 
 
 @pytest.mark.usefixtures("kernels_or_torch")
@@ -166,7 +172,7 @@ def test_sees_what_lies_before_or_if_not_causal_everything(make: Make) -> None:
         untouched = torch.ones(inputs.shape[1:3], dtype=torch.bool)
         untouched[2:, 3:] = False
     else:
-        changed[:, 4] += 1
+        changed[:, 4:5] += 1
         untouched = torch.arange(inputs.shape[1]) < 4
     before, after = layer(inputs)[0], layer(changed)[0]
     assert torch.equal(before[:, untouched], after[:, untouched])
@@ -185,6 +191,8 @@ def test_weights_survive_a_file(make: Make) -> None:
 
 def test_overfits_eight_images(make: Make) -> None:
     layer = make().float()
+    if not list(layer.parameters()):
+        pytest.skip("has no weights")
     inputs = inputs_for(layer, batch=8).float()
     labels = torch.arange(8) % 4
     head = nn.Linear(layer.width, 4)
@@ -212,18 +220,23 @@ def test_both_directions_are_two_layers_side_by_side(make: Make) -> None:
             parameter.mul_(0.5)
     inputs = inputs_for(forward_layer)
     axes = [1, 2] if forward_layer.grid else [1]
+    unmapped = [1] if forward_layer.maps else None
     both = Bidirectional(forward_layer, backward)
     states = both(inputs)[0]
     expected = backward(inputs.flip(axes))[0]
     assert states.shape[-1] == both.width == 2 * forward_layer.width
     torch.testing.assert_close(states[..., : forward_layer.width], forward_layer(inputs)[0])
-    torch.testing.assert_close(states[..., forward_layer.width :].flip(list(range(1, states.dim() - 1))), expected)
+    torch.testing.assert_close(
+        states[..., forward_layer.width :].flip(unmapped or list(range(1, states.dim() - 1))), expected
+    )
 
 
 def test_finals_have_seen_the_whole_input(make: Make) -> None:
     layer = make()
     if isinstance(layer, Sequencer):
         pytest.skip("one block sees a row and a column, see test_two_sequencer_blocks_see_everything")
+    if layer.maps:
+        pytest.skip("its maps are averaged over space, not read at a pixel")
     inputs = inputs_for(layer).requires_grad_()
     states = layer(inputs)[0].flatten(1, -2)
     finals = layer.finals(inputs.shape[1:-1])
@@ -234,6 +247,8 @@ def test_finals_have_seen_the_whole_input(make: Make) -> None:
 
 @pytest.mark.usefixtures("kernels_or_torch")
 def test_the_last_states_are_those_among_all_in_value_and_gradient(make: Make) -> None:
+    if make().maps:
+        pytest.skip("its maps are averaged over space, not read at a pixel")
     for layer in (make(), Bidirectional(make(), make())):
         inputs = inputs_for(layer.forward_layer if isinstance(layer, Bidirectional) else layer).requires_grad_()
         expected = last(layer(inputs)[0].flatten(1, -2), layer.finals(inputs.shape[1:-1]))

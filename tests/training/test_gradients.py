@@ -9,7 +9,10 @@ from torch import Tensor
 
 from recursight.models.assembly import Network, assemble
 from recursight.models.layers import LAYERS
+from recursight.tasks import Batch
 from recursight.training.gradients import GradientNorm, gradient_norms
+
+from .conftest import TASK
 
 
 def network(**changes: Any) -> Network:
@@ -35,7 +38,7 @@ def network(**changes: Any) -> Network:
 
 def norms_of(model: Network, images: Tensor | None = None, labels: Tensor | None = None) -> list[GradientNorm]:
     images, labels = (IMAGES, LABELS) if images is None or labels is None else (images, labels)
-    return gradient_norms(model, images, lambda outputs: F.cross_entropy(outputs, labels, reduction="none"))
+    return gradient_norms(model, Batch(images, None, labels), TASK.loss)
 
 
 IMAGES = torch.randint(0, 256, (4, 6, 5, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recursight.errors import InputError, nearest
-from recursight.models.clips import ClipNetwork, readable_over_time
-from recursight.models.layers import LAYERS
+from recursight.models.clips import ClipNetwork
+from recursight.models.layers import LAYERS, OVER_TIME_LAYERS
 from recursight.models.layers.recurrence import Bidirectional, Layer, Stack, reverse
 from recursight.models.readouts import OVER_TIME, READOUTS, Last, Middle
 from recursight.models.scans import SCANS, Scan
@@ -95,6 +95,18 @@ class Network(nn.Module):
         return outputs
 
 
+class Maps(nn.Module):
+    """A network's stem alone: (B, H, W, C) to (B, H', W', D)."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        (maps,) = self.network.views(images)
+        return maps
+
+
 def assemble(
     architecture: Mapping[str, Any],
     *,
@@ -121,38 +133,53 @@ def assemble(
     """
     over_time = architecture.get("over_time")
     if over_time is None:
-        return _network(architecture, input_shape, mean, std, lambda width: _head(architecture, width, outputs))
-    widths: list[int] = []
-
-    def vector(width: int) -> nn.Module:
-        widths.append(width)
-        return nn.Identity()
-
-    frame_network = _network(architecture, input_shape, mean, std, vector)
+        return _network(architecture, input_shape, mean, std, lambda width: _head(architecture, width, outputs))[0]
     try:
-        return _over_time(over_time, frame_network, widths[0], outputs)
+        layer = Part.of("layer", over_time, LAYERS | OVER_TIME_LAYERS | {"none": none})
     except InputError as error:
         raise InputError(f"over_time.{error}") from None
+    reads_maps = layer.name in OVER_TIME_LAYERS and OVER_TIME_LAYERS[layer.name].maps
+    if reads_maps:
+        _require_maps(layer.name, architecture)
+    network, width = _network(architecture, input_shape, mean, std, lambda _: nn.Identity())
+    frame_network = Maps(network) if reads_maps else network
+    shape = _shape(frame_network, input_shape) if reads_maps else (width,)
+    try:
+        return _over_time(over_time, layer, frame_network, shape, outputs)
+    except InputError as error:
+        raise InputError(f"over_time.{error}") from None
+
+
+def _require_maps(layer: str, architecture: Mapping[str, Any]) -> None:
+    if architecture["scan"] != "grid" or architecture["layer"] != "none":
+        raise InputError(f"over_time.layer: {layer!r} reads each frame's map; set scan to grid and layer to none.")
 
 
 def _head(part: Mapping[str, Any], width: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Dropout(part["dropout"]), nn.Linear(width, outputs))
 
 
-def _over_time(over_time: Mapping[str, Any], frame_network: Network, width: int, outputs: int) -> ClipNetwork:
-    layer = Part.of("layer", over_time, LAYERS | {"none": none})
+def _over_time(
+    over_time: Mapping[str, Any], layer: "Part", frame_network: nn.Module, shape: Sequence[int], outputs: int
+) -> ClipNetwork:
     readout = Part.of("readout", over_time, OVER_TIME)
-    layers, finals = [], [-1]
+    layers: list[Layer] = []
+    width, finals = shape[-1], [-1]
     if layer.name != "none":
         layers = _layers(layer, width, over_time["hidden"], over_time["bidirectional"])
-        if not readable_over_time(layers[0]):
+        if layers[0].grid or not (layers[0].causal or isinstance(layers[0], Bidirectional)):
             raise InputError(f"layer: {layer.name!r} reads grids; over time, choose a layer that reads sequences.")
         width, finals = layers[-1].width, layers[-1].finals([1])
     read = readout.make(width, finals)
     if isinstance(read, Middle) and layers:
         raise InputError("readout: 'middle' reads one frame alone, which leaves nothing to a layer; set layer to none.")
-    head = _head(over_time, width, outputs)
-    return ClipNetwork(frame_network=frame_network, stack=Stack(layers, over_time["dropout"]), readout=read, head=head)
+    return ClipNetwork(
+        frame_network=frame_network,
+        shape=shape,
+        stack=Stack(layers, over_time["dropout"]),
+        readout=read,
+        head=_head(over_time, width, outputs),
+    )
 
 
 def _network(
@@ -161,11 +188,11 @@ def _network(
     mean: Sequence[float],
     std: Sequence[float],
     head: Callable[[int], nn.Module],
-) -> Network:
-    """The network of an image, with a head made for the width of its vector."""
+) -> tuple[Network, int]:
+    """The network of an image, with a head made for the width of its vector; and that width."""
     stem = Part.of("stem", architecture, STEMS)
     scan = Part.of("scan", architecture, SCANS)
-    layer = Part.of("layer", architecture, LAYERS | {"none": none})
+    layer = _layer_of(architecture)
     readout = Part.of("readout", architecture, READOUTS)
     hidden, bidirectional, dropout = (architecture[key] for key in ("hidden", "bidirectional", "dropout"))
     if layer.name != "none":
@@ -185,7 +212,7 @@ def _network(
         stacks.append(Stack(layers, dropout))
         readouts.append(readout.make(width, finals))
         widths.append(width)
-    return Network(
+    network = Network(
         stem=stem_module,
         scan=scan_module,
         reverse=architecture["reverse"],
@@ -195,6 +222,15 @@ def _network(
         mean=mean,
         std=std,
     )
+    return network, sum(widths)
+
+
+def _layer_of(architecture: Mapping[str, Any]) -> "Part":
+    """The layer that reads an image."""
+    layer = Part.of("layer", architecture, LAYERS | OVER_TIME_LAYERS | {"none": none})
+    if layer.name in OVER_TIME_LAYERS:
+        raise InputError(f"layer: {layer.name!r} reads the frames of clips; set it as over_time.layer.")
+    return layer
 
 
 def workable_side(architecture: Mapping[str, Any]) -> int:
@@ -202,8 +238,16 @@ def workable_side(architecture: Mapping[str, Any]) -> int:
     stem = Part.of("stem", architecture, STEMS).settings
     scan = Part.of("scan", architecture, SCANS).settings
     readout = Part.of("readout", architecture, READOUTS).settings
-    heads = readout.get("heads", 1) if Part.of("layer", architecture, LAYERS | {"none": none}).name == "none" else 1
-    sizes = (stem.get("patch_size", 1), scan.get("patch_size", 1), heads, 2 ** len(stem.get("channels", ())))
+    readouts = [readout] if _layer_of(architecture).name == "none" else []
+    if over_time := architecture.get("over_time"):
+        readouts.append(Part.of("readout", over_time, OVER_TIME).settings)
+    heads: list[int] = [readout.get("heads", 1) for readout in readouts]
+    sizes: tuple[int, ...] = (
+        stem.get("patch_size", 1),
+        scan.get("patch_size", 1),
+        *heads,
+        2 ** len(stem.get("channels", ())),
+    )
     return 4 * math.prod(max(1, size) for size in sizes)
 
 
@@ -281,11 +325,11 @@ def none() -> None:
 
 
 @torch.no_grad()
-def _shape(stem: nn.Module, input_shape: Sequence[int]) -> torch.Size:
-    """H, W, C of what a stem gives; in eval mode, so that no statistics are kept of the blank image."""
-    grid: Tensor = stem.eval()(torch.zeros(1, *input_shape))
-    stem.train()
-    return grid.shape[1:]
+def _shape(module: nn.Module, input_shape: Sequence[int]) -> torch.Size:
+    """Of what a stem or network gives for one image; in eval mode, so that no statistics are kept of the blank one."""
+    found: Tensor = module.eval()(torch.zeros(1, *input_shape))
+    module.train()
+    return found.shape[1:]
 
 
 def _layers(layer: Part, features: int, hidden: Sequence[int], bidirectional: bool) -> list[Layer]:

@@ -78,7 +78,7 @@ class Train(Section):
         threads: CPU threads of one training. Results are reproducible only with the same number.
         epochs: maximum number of passes over the training split.
         patience: epochs without a better validation loss before training stops; 0 disables early stopping.
-        batch_size: images in one optimizer step.
+        batch_size: images, or clips, in one optimizer step.
         optimizer: a name from `training.optimizers.OPTIMIZERS`.
         learning_rate: maximum of the schedule.
         momentum: for the optimizers `momentum` and `rmsprop`.
@@ -86,6 +86,8 @@ class Train(Section):
         schedule: `constant`, or `cosine` down to zero over the epochs.
         warmup_epochs: epochs over which the learning rate rises linearly from zero.
         clip_norm: maximum gradient norm; 0 disables clipping.
+        truncate: of clips, frames through which the backward pass goes back in time; 0: all. For streams whose whole
+            history does not fit into memory; only candidates that look at no later frame can be trained so.
         label_smoothing: probability moved from the true class to all classes evenly.
         augment: random changes to the training images.
     """
@@ -101,6 +103,7 @@ class Train(Section):
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    truncate: Annotated[int, Field(ge=0)] = 0
     label_smoothing: Probability = 0.0
     augment: Augment = Augment()
 
@@ -146,7 +149,8 @@ class OverTime(Section):
     """How the vectors of a clip's frames are read.
 
     Attributes:
-        layer: recurrent layer that reads sequences (`models.layers.LAYERS`), or `none`.
+        layer: recurrent layer that reads sequences (`models.layers.LAYERS`), or one of those for clips alone
+            (`models.layers.OVER_TIME_LAYERS`), or `none`.
         hidden: state size; a list gives one size per stacked layer.
         bidirectional: read in both directions and concatenate the states.
         dropout: dropout probability between stacked layers and before the head.

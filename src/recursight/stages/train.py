@@ -21,12 +21,11 @@ from recursight.models.clips import ClipNetwork
 from recursight.params import Params, load
 from recursight.progress import progress
 from recursight.provenance import git_commit, machine
-from recursight.tasks import Task
 from recursight.tracking import live
 from recursight.training.devices import choose_device
 from recursight.training.loop import Epoch
 from recursight.training.optimizers import build_optimizer
-from recursight.training.trainer import Settings, Trainer, build, training_loss
+from recursight.training.trainer import Settings, Trainer, build, require_parts, training_loss
 
 
 def run(layout: Layout, name: str, *, defer_tracking: bool = False) -> None:
@@ -89,6 +88,7 @@ def check(params: Params) -> None:
             training_loss(params.built_task, settings.label_smoothing)
             with torch.device("meta"):  # shapes alone: weights for images of that side may fill the memory
                 network = _network_of(name, candidate.architecture)
+            require_parts(name, network, settings.truncate)
             build_optimizer(settings.optimizer, network.parameters(), learning_rate=1, weight_decay=0, momentum=0)
         except InputError as error:
             faults.append(str(error))
@@ -115,21 +115,21 @@ def _train(layout: Layout, params: Params, trainer: Trainer, folder: Path, defer
         with progress(title, epochs) as report:
             for epoch in trainer.epochs():
                 tracker.log_epoch(epoch.row)
-                report(epochs if trainer.finished else epoch.epoch, _remark(epoch, params.built_task))
+                report(epochs if trainer.finished else epoch.epoch, _remark(epoch, trainer))
         trainer.save(folder)
         write_json(folder / "training.json", _account(layout, trainer, started_at))
 
 
-def _remark(epoch: Epoch, task: Task) -> str:
-    curves = [
-        f"{name} {task.metrics[name].text(epoch.validation[name])}" for name in epoch.validation if name in task.metrics
-    ]
+def _remark(epoch: Epoch, trainer: Trainer) -> str:
+    metrics, found = trainer.task.metrics, epoch.validation
+    curves = [f"{name} {metrics[name].text(found[name])}" for name in found if name in metrics]
+    unit = "images" if trainer.store.stills else "frames"
     return "  ".join(
         [
             f"loss {epoch.train['loss']:.4f}",
             f"validation {epoch.validation['loss']:.4f}",
             *curves,
-            f"{epoch.images_per_second:,.0f} images/s",
+            f"{epoch.images_per_second:,.0f} {unit}/s",
         ]
     )
 

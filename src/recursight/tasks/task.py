@@ -23,7 +23,7 @@ class Batch:
 
     Attributes:
         inputs: uint8, (F, H, W, C): the frames of all examples one after another; of stills, one each.
-        lengths: frames of each example, (B,) int64; None for stills.
+        lengths: frames of each example, (B,) int64, on the CPU, as shapes follow from them; None for stills.
         targets: what `Task.encode` made of these examples' targets: (B, ...), or (F, ...) of a task that answers per
             frame.
     """

@@ -43,7 +43,7 @@ def augment(
     along = torch.stack([sine * width / height, cosine, down], dim=-1)
     placement = torch.stack([across, along], dim=1)  # B 2 3
     if lengths is not None:
-        placement = placement.repeat_interleave(lengths.cpu(), dim=0)  # F 2 3
+        placement = placement.repeat_interleave(lengths, dim=0)  # F 2 3
     if images.device.type == "cuda":  # from other memory, a copy waits for all that the device still has to do
         placement = placement.pin_memory().to(images.device, non_blocking=True)
     channels_first = images.permute(0, 3, 1, 2).float() / 255

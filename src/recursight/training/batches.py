@@ -65,6 +65,11 @@ class Batches:
         """Examples in an epoch."""
         return len(self.lengths)
 
+    @property
+    def frame_count(self) -> int:
+        """Frames in an epoch, those of overlapping examples once for each."""
+        return int(self.lengths.sum())
+
     def shuffled(self, seed: int) -> Iterator[Batch]:
         """One epoch in an order that the seed alone decides; clips of similar length are in one batch."""
         generator = torch.Generator().manual_seed(seed)
@@ -106,7 +111,7 @@ class Batches:
         lengths = self.lengths[chosen.numpy()]
         numbers = frame_numbers(self.target_starts[chosen.numpy()], lengths) if self.per_frame else chosen.numpy()
         targets = self.targets[torch.from_numpy(numbers).to(self.device)]
-        return Batch(inputs, torch.from_numpy(lengths).to(self.device), targets)
+        return Batch(inputs, torch.from_numpy(lengths), targets)
 
     def _resident(self, chosen: Tensor) -> Tensor:
         starts, lengths = self.resident_starts[chosen.numpy()], self.lengths[chosen.numpy()]

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from recursight.models.assembly import Network
-from recursight.models.layers.recurrence import Layer, Recurrence, State, family
+from recursight.models.clips import ClipNetwork
+from recursight.models.layers.recurrence import Layer, Recurrence, Stack, State, family
+from recursight.tasks import Batch
+from recursight.training.step import Loss
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,20 @@ class GradientNorm:
     norm: float
 
 
-def gradient_norms(network: Network, inputs: Tensor, loss: Callable[[Tensor], Tensor]) -> list[GradientNorm]:
-    """Reads the inputs step by step, and takes the loss's gradient with respect to each state.
+def gradient_norms(network: Network | ClipNetwork, batch: Batch, loss: Loss) -> list[GradientNorm]:
+    """Reads a batch step by step, and takes the loss's gradient with respect to each state.
 
-    Layers that read a grid from four corners have no steps, and so no rows here.
+    Of a network for clips these are the states over time; a step's mean is that of the clips that are not over. Layers
+    that read a grid from four corners have no steps, and so no rows here.
 
     Args:
         network: in any mode; it is left in eval mode, its gradients untouched.
-        inputs: (B, H, W, C) on the network's device.
-        loss: from the network's outputs (B, outputs) to one value an example.
+        batch: on the network's device.
+        loss: from the network's outputs and the batch to one value an example.
     """
     network.eval()
     with _step_by_step(network) as recorded:
-        outputs = [stack(view)[0] for stack, view in zip(network.stacks, network.views(inputs), strict=True)]
+        outputs = _outputs(network, batch)
     found = [
         (name, part, step, state)
         for name, (parts, states) in recorded.items()
@@ -55,14 +59,26 @@ def gradient_norms(network: Network, inputs: Tensor, loss: Callable[[Tensor], Te
     ]
     if not found:
         return []
-    losses = loss(network.read_out(outputs))
+    losses = loss(outputs, batch)
     gradients = torch.autograd.grad(losses.sum(), [state for *_, state in found], allow_unused=True)
+    examples = len(batch.inputs) if batch.lengths is None else len(batch.lengths)
     rows = []
     for (name, part, step, _), gradient in zip(found, gradients, strict=True):
+        reading = slice(None) if batch.lengths is None else batch.lengths > step
         # ReNet and the like have the lines of an image beside each other in a batch: they count together.
-        norm = 0.0 if gradient is None else gradient.reshape(len(inputs), -1).norm(dim=1).mean().item()
+        norm = 0.0 if gradient is None else gradient.reshape(examples, -1).norm(dim=1)[reading].mean().item()
         rows.append(GradientNorm(name, part, step, norm))
     return rows
+
+
+def _outputs(network: Network | ClipNetwork, batch: Batch) -> Tensor:
+    if isinstance(network, Network):
+        views = zip(network.stacks, network.views(batch.inputs), strict=True)
+        return network.read_out([stack(view)[0] for stack, view in views])
+    assert batch.lengths is not None
+    with torch.no_grad():
+        vectors = network.each_frame(batch.inputs)
+    return network.over_time(vectors, batch.lengths)[0]
 
 
 Recorded = dict[str, tuple[tuple[str, ...], list[State]]]
@@ -70,8 +86,8 @@ Recorded = dict[str, tuple[tuple[str, ...], list[State]]]
 
 
 @contextmanager
-def _step_by_step(network: Network) -> Iterator[Recorded]:
-    """Inside, each recurrence of the network reads one step at a time, and its states are recorded."""
+def _step_by_step(network: Network | ClipNetwork) -> Iterator[Recorded]:
+    """Inside, each recurrence reads one step at a time, and its states are recorded."""
     recorded: Recorded = {}
 
     def record(name: str) -> Callable[..., tuple[Tensor, State]]:
@@ -85,11 +101,7 @@ def _step_by_step(network: Network) -> Iterator[Recorded]:
 
         return hook
 
-    hooks = [
-        module.register_forward_hook(record(_name(network, path)))
-        for path, module in network.named_modules()
-        if isinstance(module, Recurrence) and module.causal
-    ]
+    hooks = [layer.register_forward_hook(record(name)) for name, layer in _recurrences(network)]
     try:
         yield recorded
     finally:
@@ -97,12 +109,19 @@ def _step_by_step(network: Network) -> Iterator[Recorded]:
             hook.remove()
 
 
-def _name(network: Network, path: str) -> str:
-    """Of the module `stacks.VIEW.layers.DEPTH...`: view if there are several, depth, layer, and what is inside it."""
-    _, view, _, depth, *inside = path.split(".")
-    layer = network.get_submodule(".".join(path.split(".")[:4]))
-    assert isinstance(layer, Layer)
-    views = [network.scan.views[int(view)]] if len(network.stacks) > 1 else []
-    directions = {"forward_layer": [], "backward_layer": ["backward"]}
-    parts = [part for name in inside for part in directions.get(name, [name])]
-    return ".".join([*views, depth, family(layer), *parts])
+def _recurrences(network: Network | ClipNetwork) -> Iterator[tuple[str, Recurrence]]:
+    """Causal ones, by view if there are several, depth, layer, and what is inside it."""
+    if isinstance(network, ClipNetwork):
+        stacks: list[Stack] = [network.stack]
+        views: list[list[str]] = [[]]
+    else:
+        stacks = [stack for stack in network.stacks if isinstance(stack, Stack)]
+        views = [[view] for view in network.scan.views] or [[]]
+    directions: dict[str, list[str]] = {"": [], "forward_layer": [], "backward_layer": ["backward"]}
+    for view, stack in zip(views, stacks, strict=True):
+        for depth, layer in enumerate(stack.layers):
+            assert isinstance(layer, Layer)
+            for path, module in layer.named_modules():
+                if isinstance(module, Recurrence) and module.causal:
+                    inside = [part for name in path.split(".") for part in directions.get(name, [name])]
+                    yield ".".join([*view, str(depth), family(layer), *inside]), module

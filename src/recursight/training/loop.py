@@ -24,7 +24,7 @@ class Epoch:
         validation: the same after the epoch, without any of these.
         learning_rate: of the epoch's last step.
         gradient_norm: mean over the steps, before clipping.
-        images_per_second: of the training part.
+        images_per_second: images, or frames of clips, of the training part.
         seconds: of the whole epoch.
     """
 
@@ -66,6 +66,7 @@ def fit(
     learning_rate: Callable[[int], float],
     augment: Callable[[Batch, torch.Generator], Batch],
     clip_norm: float,
+    truncate: int = 0,
     seed: int,
     epochs: range,
 ) -> Iterator[Epoch]:
@@ -85,13 +86,14 @@ def fit(
         learning_rate: of a step, counted from 0 over the whole training.
         augment: changes the frames of a training batch.
         clip_norm: largest norm of a step's gradient (Pascanu et al., 2013, arXiv:1211.5063); 0 for none.
+        truncate: frames through which the backward pass goes back in clips; 0 for all.
         seed: of order, augmentation and dropout.
         epochs: numbers of the epochs to train.
 
     Raises:
         Diverged: naming epoch and step, if the loss or the gradient stops being finite.
     """
-    step = make_step(model, optimizer, loss=loss, curves=curves, clip_norm=clip_norm)
+    step = make_step(model, optimizer, loss=loss, curves=curves, clip_norm=clip_norm, truncate=truncate)
     losses, norms = torch.zeros(2, len(train), device=train.device)
     for epoch in epochs:
         started = time.perf_counter()
@@ -122,7 +124,7 @@ def fit(
             validation=score(model, validation, validation_loss, curves),
             learning_rate=rate,
             gradient_norm=norms.mean().item(),
-            images_per_second=train.count / train_seconds,
+            images_per_second=train.frame_count / train_seconds,
             seconds=time.perf_counter() - started,
         )
 

@@ -7,10 +7,13 @@ them (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from recursight.models.clips import ClipNetwork
+from recursight.models.packed import Part
 from recursight.tasks import Batch
 
 WARM_UP = 3
@@ -66,9 +69,13 @@ class Step:
             loss = self._loss(outputs, batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        self._update(batch, outputs, loss.detach())
+
+    def _update(self, batch: Batch, outputs: Tensor, loss: Tensor) -> None:
+        """Moves the weights by the gradients."""
         self.norm.copy_(nn.utils.clip_grad_norm_(self.model.parameters(), self._limit))
         self.optimizer.step()
-        self.loss.copy_(loss.detach())
+        self.loss.copy_(loss)
         with torch.no_grad():
             add_to(self.totals, self._curves(outputs, batch))
 
@@ -148,6 +155,53 @@ class ReplayedStep(Step):
             return None
 
 
+class TruncatedStep(Step):
+    """Truncated back-propagation through time (Williams & Peng, 1990): clips are read in parts of so many frames.
+
+    The backward pass follows each part, so that memory bears one part only; the state goes on into the next one without
+    its history. The loss is the same as without, and weights move once, after all parts.
+
+    Args:
+        truncate: frames of a part.
+        further: as of `Step`; the loss of a network that answers per frame is a mean over each clip's frames.
+    """
+
+    model: ClipNetwork
+
+    def __init__(self, model: ClipNetwork, optimizer: torch.optim.Optimizer, *, truncate: int, **further: Any) -> None:
+        super().__init__(model, optimizer, **further)
+        self.truncate = truncate
+
+    def _take(self, batch: Batch) -> None:
+        assert batch.lengths is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        whole: Tensor | None = None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            for part, outputs in self.model.in_parts(batch.inputs, batch.lengths, self.truncate):
+                loss = self._loss_of(part, outputs, batch)
+                if loss is not None:
+                    torch.autograd.backward(loss)
+                    total += loss.detach()
+                if whole is None:
+                    whole = outputs.new_empty(len(batch.targets), outputs.shape[-1])
+                whole[self.model.rows(part)] = outputs.detach()
+        assert whole is not None
+        self._update(batch, whole, total)
+
+    def _loss_of(self, part: Part, outputs: Tensor, batch: Batch) -> Tensor | None:
+        """The part's share of the batch's loss; None if it has none, as no clip ends in it that has one answer."""
+        assert batch.lengths is not None
+        shares = part.lengths / batch.lengths[part.examples]
+        if not self.model.every:
+            if not part.ended.any():
+                return None
+            outputs, shares = outputs[part.ended], torch.ones(int(part.ended.sum()))
+            part = part._replace(examples=part.examples[part.ended])
+        answered = Batch(batch.inputs, part.lengths, batch.targets[self.model.rows(part)])
+        return (self._loss(outputs, answered) * shares.to(self.device)).sum() / len(batch.lengths)
+
+
 def tensors(batch: Batch) -> dict[str, Tensor]:
     """What a batch holds, by name; without the lengths of stills."""
     return {name: value for name, value in vars(batch).items() if value is not None}
@@ -160,9 +214,25 @@ def _alike(one: Batch, other: Batch) -> bool:
 
 
 def make_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, *, loss: Loss, curves: Curves, clip_norm: float
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    loss: Loss,
+    curves: Curves,
+    clip_norm: float,
+    truncate: int = 0,
 ) -> Step:
-    """The fastest kind for the model's device and the optimizer, whose rate must be on the device to be replayed."""
+    """The fastest kind for the model's device and the optimizer, whose rate must be on the device to be replayed.
+
+    Clips have a new shape in each batch, which cannot be replayed; `truncate` is of `TruncatedStep`, 0 for none.
+    """
+    settings: dict[str, Any] = {"loss": loss, "curves": curves, "clip_norm": clip_norm}
+    if isinstance(model, ClipNetwork):
+        return (
+            TruncatedStep(model, optimizer, truncate=truncate, **settings)
+            if truncate
+            else Step(model, optimizer, **settings)
+        )
     on_device = all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
     replayed = on_device and next(model.parameters()).device.type == "cuda"
-    return (ReplayedStep if replayed else Step)(model, optimizer, loss=loss, curves=curves, clip_norm=clip_norm)
+    return (ReplayedStep if replayed else Step)(model, optimizer, **settings)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from recursight import models, training
 from recursight.data.store import Store
@@ -31,6 +32,7 @@ from recursight.training.step import Loss
 from recursight.training.windows import cut, of_parts
 
 PROBE_EXAMPLES = 64  # enough for a steady mean of the gradient norms, few enough for layers of a thousand steps
+PROBE_CLIPS = 8
 VALIDATION_BATCH = 1024
 
 
@@ -48,6 +50,7 @@ class Settings:
     schedule: str
     warmup_epochs: int
     clip_norm: float
+    truncate: int
     label_smoothing: float
     augment: Mapping[str, Any]
     threads: int
@@ -93,6 +96,7 @@ class Trainer:
                 raise InputError(f"The store has no {split} examples; set prepare.{split} in params.yaml.")
         self.vocabulary = self.task.vocabulary(self.store.targets_of(self.store.indices("train")))
         self.network = self._build()
+        require_parts(self.name, self.network, self.settings.truncate)
         # Measured before the first step: there each step's gradient is the architecture's own.
         self.gradient_norms = self._gradient_norms()
         settings = self.settings
@@ -163,7 +167,8 @@ class Trainer:
         if self.finished:
             return
         settings, state = self.settings, self.state
-        train, validation = self._batches("train", settings.batch_size), self._batches("validation", VALIDATION_BATCH)
+        of_validation = VALIDATION_BATCH if self.store.stills else settings.batch_size
+        train, validation = self._batches("train", settings.batch_size), self._batches("validation", of_validation)
         rate = partial(
             learning_rate_at,
             highest=settings.learning_rate,
@@ -183,6 +188,7 @@ class Trainer:
             learning_rate=rate,
             augment=self._augmented,
             clip_norm=settings.clip_norm,
+            truncate=settings.truncate,
             seed=self.seed,
             epochs=range(len(state.history) + 1, settings.epochs + 1),
         )
@@ -246,39 +252,31 @@ class Trainer:
         shapes = {"input_shape": store.shape, "outputs": outputs, "mean": store.mean, "std": store.std}
         return build(self.name, self.architecture, **shapes).to(self.device)
 
-    def _targets(self, rows: np.ndarray) -> np.ndarray:
-        return self.task.encode(self.store.examples.iloc[rows], self.store.targets_of(rows), self.vocabulary)
-
-    def _batches(self, split: str, batch_size: int) -> Batches:
-        rows = self.store.indices(split)
+    def _batches(self, split: str, batch_size: int, first: int | None = None) -> Batches:
+        """The examples of a split, or the first ones of it, streamed."""
+        rows = self.store.indices(split)[:first]
         examples = self.store.examples.iloc[rows]
-        first, lengths, targets = (
-            examples["first_frame"].to_numpy(),
-            examples["frames"].to_numpy(),
-            self._targets(rows),
-        )
+        starts, lengths = examples["first_frame"].to_numpy(), examples["frames"].to_numpy()
+        targets = self.task.encode(examples, self.store.targets_of(rows), self.vocabulary)
         if split == "train" and (window := self.store.summary.get("window")):
             parts = cut(lengths, **window)
             targets = of_parts(targets, lengths, parts) if self.task.per_frame else targets[parts.example]
-            first, lengths = first[parts.example] + parts.offset, parts.length
+            starts, lengths = starts[parts.example] + parts.offset, parts.length
         return Batches(
             self.store.frames,
-            first,
+            starts,
             lengths,
             targets,
             per_frame=self.task.per_frame,
             batch_size=batch_size,
             device=self.device,
-            memory_fraction=self.memory_fraction,
+            memory_fraction=self.memory_fraction if first is None else 0.0,
         )
 
     def _gradient_norms(self) -> list[GradientNorm]:
-        if isinstance(self.network, ClipNetwork):
-            return []
-        rows = self.store.indices("train")[:PROBE_EXAMPLES]
-        images = torch.from_numpy(self.store.first_frames(rows)).to(self.device)
-        batch = Batch(images, None, torch.from_numpy(self._targets(rows)).to(self.device))
-        return gradient_norms(self.network, images, lambda outputs: self.task.loss(outputs, batch))
+        count = PROBE_EXAMPLES if self.store.stills else PROBE_CLIPS
+        batch = next(self._batches("train", count, count).in_order())
+        return gradient_norms(self.network, batch, self.task.loss)
 
 
 def build(name: str, architecture: Mapping[str, Any], **shapes: Any) -> Network | ClipNetwork:
@@ -291,6 +289,15 @@ def build(name: str, architecture: Mapping[str, Any], **shapes: Any) -> Network 
         return assemble(architecture, **shapes)
     except InputError as error:
         raise InputError(f"params.yaml: candidates.{name}.{error}") from None
+
+
+def require_parts(name: str, network: nn.Module, truncate: int) -> None:
+    """Raises InputError if clips are to be read in parts by a candidate that cannot."""
+    if truncate and not (isinstance(network, ClipNetwork) and network.causal):
+        raise InputError(
+            f"params.yaml: candidates.{name}: train.truncate reads clips in parts, which needs over_time without later "
+            "frames; set train: {truncate: 0} for this candidate."
+        )
 
 
 def training_loss(task: Task, label_smoothing: float) -> Loss:

@@ -53,6 +53,35 @@ struct Lstm : Cell<T> {
     }
 };
 
+// The gates also see the cell, each unit its own: vectors are the weights to the input, forget and output gate.
+template <class T>
+struct PeepholeLstm : Cell<T> {
+    using V = Vec<T>;
+    static constexpr int GATES = 4, INPUT = 4, SHARED = 4, CARRY = 1, SAVED = 5, VECTORS = 3;
+    static INLINE void forward(const V* gates, const V* weights, V* carry, V* out, V* saved) {
+        const V before = carry[0], g = hyperbolic_tangent(gates[2]);
+        const V i = sigmoid(gates[0] + weights[0] * before), f = sigmoid(gates[1] + weights[1] * before);
+        carry[0] = f * before + i * g;
+        const V o = sigmoid(gates[3] + weights[2] * carry[0]);
+        saved[0] = i, saved[1] = f, saved[2] = g, saved[3] = o, saved[4] = before;
+        out[0] = o * hyperbolic_tangent(carry[0]);
+    }
+    static INLINE void backward(
+        const V* saved, const V*, const V*, const V* grad, const V* weights, V* carry, V* gates, V* totals) {
+        const V i = saved[0], f = saved[1], g = saved[2], o = saved[3], before = saved[4];
+        const V now = f * before + i * g, bounded = hyperbolic_tangent(now);
+        gates[3] = grad[0] * bounded * o * (1 - o);
+        const V cell = carry[0] + grad[0] * o * (1 - bounded * bounded) + gates[3] * weights[2];
+        gates[0] = cell * g * i * (1 - i);
+        gates[1] = cell * before * f * (1 - f);
+        gates[2] = cell * i * (1 - g * g);
+        carry[0] = cell * f + gates[0] * weights[0] + gates[1] * weights[1];
+        totals[0] += gates[0] * before;
+        totals[1] += gates[1] * before;
+        totals[2] += gates[3] * now;
+    }
+};
+
 template <class T>
 struct Gru : Cell<T> {
     using V = Vec<T>;

@@ -1,5 +1,6 @@
 // What Python calls: forward and backward of each cell, for floats and for doubles.
 #include "grid.h"
+#include "maps.h"
 #include "sequence.h"
 
 template <class T> using ElmanTanh = Elman<T, false>;
@@ -18,6 +19,10 @@ template <class T> using IndRnnRelu = IndRnn<T, true>;
     ENTRY(name##_float, Grid, GridRunner, Cell, float)                        \
     ENTRY(name##_double, Grid, GridRunner, Cell, double)                      \
     extern "C" long name##_saved() { return Cell<float>::SAVED; }
+#define MAPS(name, Cell)                                                      \
+    ENTRY(name##_float, Maps, MapRunner, Cell, float)                         \
+    ENTRY(name##_double, Maps, MapRunner, Cell, double)                       \
+    extern "C" long name##_saved() { return Cell<float>::SAVED; }
 
 SEQUENCE(elman_tanh, ElmanTanh)
 SEQUENCE(elman_relu, ElmanRelu)
@@ -34,6 +39,9 @@ SEQUENCE(lru, Lru)
 SEQUENCE(glu, Glu)
 GRID(rnn2d, TanhCell)
 GRID(mdlstm, LstmCell)
+MAPS(conv_lstm, Lstm)
+MAPS(conv_lstm_peepholes, PeepholeLstm)
+MAPS(conv_gru, Gru)
 
 // Elements that a row of states takes in memory, by the size of an element in bytes.
 extern "C" long padded_width(long hidden, long bytes) {

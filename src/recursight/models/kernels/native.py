@@ -1,4 +1,4 @@
-"""Calls the native kernels on tensors: the forward and the backward pass of a cell over a sequence or a grid.
+"""Calls the native kernels on tensors: the forward and the backward pass of a cell over a sequence, a grid or maps.
 
 Arguments and results are those of the operators, see `operators.py`. Structures are filled by the names of their
 fields, which are read from the C++ that declares them.
@@ -22,6 +22,9 @@ OUTPUTS = {"sru": 2, "lru": 2}
 """Values that a cell gives for each unit, where there are more than one."""
 OF_SEQUENCE = ("inputs", "from_input", "bias", "from_state", "state_bias", "vectors", "initial")
 OF_GRID = ("inputs", "from_input", "bias", "from_state", "initial")
+OF_MAPS = ("inputs", "from_input", "bias", "from_state", "vectors", "initial")
+MAP_BLOCKS = 16
+"""Into so many blocks of examples at most maps are cut; each has its own sum of the weights' gradients."""
 
 
 def runs(inputs: Tensor) -> bool:
@@ -113,6 +116,46 @@ def grid_carries(cell: str, directions: int, last: bool) -> int:
     return CARRIED.get(cell, 0) if directions == 1 and not last else 0
 
 
+def maps(cell: str, *arguments: Any) -> Triple:
+    """The forward pass; the arguments are the operator's."""
+    *tensors, lengths, _ = arguments
+    results = maps_memory(cell, *arguments)
+    fields = _forward(OF_MAPS, tensors, results) | {"lengths": _map_lengths(tensors[0], lengths)}
+    _call("Maps", cell, "forward", _map_sizes(tensors), fields)
+    return results
+
+
+def maps_memory(
+    cell: str,
+    inputs: Tensor,
+    from_input: Tensor,
+    bias: Tensor,
+    from_state: Tensor,
+    vectors: Tensor | None,
+    initial: Tensor | None,
+    lengths: list[int],
+    save: bool,
+) -> Triple:
+    """What the forward pass fills."""
+    batch, steps, height, width, _ = inputs.shape
+    hidden = from_state.shape[1]
+    saved = batch * steps * height * width * _kernel(f"{cell}_saved")() * _padded_width(inputs, hidden) if save else 0
+    return (
+        inputs.new_empty(batch, steps, height, width, hidden),
+        inputs.new_empty(batch, height, width, CARRIED.get(cell, 0) * hidden),
+        inputs.new_empty(saved),
+    )
+
+
+def maps_backward(grad_outputs: Tensor, grad_carried: Tensor | None, cell: str, *arguments: Any) -> list[Tensor]:
+    """The gradients of inputs, weights and the initial state, empty where there is none."""
+    *tensors, lengths, for_inputs, outputs, saved = arguments
+    found = gradients(tensors, for_inputs)
+    fields = _backward(OF_MAPS, tensors, found, outputs, saved, grad_outputs, grad_carried)
+    _call("Maps", cell, "backward", _map_sizes(tensors), fields | {"lengths": _map_lengths(tensors[0], lengths)})
+    return found
+
+
 def gradients(tensors: Sequence[Tensor | None], for_inputs: bool) -> list[Tensor]:
     """Memory for the gradient of each tensor, empty where there is none; the inputs are the first."""
     inputs, *others = tensors
@@ -157,14 +200,32 @@ def _grid_sizes(tensors: Sequence[Tensor], last: bool) -> dict[str, int]:
     return {**shape, "hidden": double // 2, "directions": directions, "last": last}
 
 
+def _map_sizes(tensors: Sequence[Tensor]) -> dict[str, int]:
+    inputs, from_input, _, from_state, *_ = tensors
+    shape = dict(zip(("batch", "steps", "height", "width", "features"), inputs.shape, strict=True))
+    rows = -(-shape["batch"] // MAP_BLOCKS)
+    return {**shape, "hidden": from_state.shape[1], "kernel": from_input.shape[-1], "rows": rows}
+
+
+def _map_lengths(inputs: Tensor, lengths: list[int]) -> Tensor:
+    batch, steps, *_ = inputs.shape
+    return torch.tensor(lengths or [steps] * batch)
+
+
 def _saved_size(cell: str, inputs: Tensor, hidden: int, directions: int = 1) -> int:
     """How many values the forward pass saves for the backward pass: for blocks of full size, padded."""
     batch, *steps, _ = inputs.shape
-    width: int = _kernel("padded_width")(int(hidden), inputs.element_size())
+    width = _padded_width(inputs, hidden)
     count: int = _kernel(f"{cell}_saved")()
     for size in (directions, *steps):
         count *= size
     return -(-batch // _rows(batch)) * _rows(batch) * count * width
+
+
+def _padded_width(inputs: Tensor, hidden: int) -> int:
+    """Values that a row of states takes in the kernels' memory."""
+    width: int = _kernel("padded_width")(int(hidden), inputs.element_size())
+    return width
 
 
 def _rows(batch: int) -> int:
@@ -176,7 +237,7 @@ def _call(form: str, cell: str, which: str, sizes: dict[str, int], tensors: dict
     """Runs a kernel on tensors in C order; None and empty ones are null."""
     inputs = tensors["inputs"]
     assert inputs is not None
-    work = _structure(form)(rows=_rows(sizes["batch"]), threads=torch.get_num_threads(), **sizes)
+    work = _structure(form)(**{"rows": _rows(sizes["batch"]), "threads": torch.get_num_threads(), **sizes})
     for name, tensor in tensors.items():
         if tensor is not None:
             setattr(work, name, tensor.data_ptr() or None)

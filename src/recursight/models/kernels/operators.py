@@ -1,4 +1,4 @@
-"""The recurrences as operators of torch: `torch.ops.recursight.sequence` and `grid`.
+"""The recurrences as operators of torch: `torch.ops.recursight.sequence`, `grid` and `maps`.
 
 On the CPU the native kernels run them. Elsewhere, and where there is no compiler, their plain forms do.
 """
@@ -17,6 +17,7 @@ library = plain.define()
 for _name, _tensors in (
     ("sequence", "Tensor? from_state, Tensor? state_bias, Tensor? vectors, Tensor? initial, int hidden"),
     ("grid", "Tensor from_state, Tensor? initial, bool last"),
+    ("maps", "Tensor from_state, Tensor? vectors, Tensor? initial, int[] lengths"),
 ):
     library.define(
         f"{_name}_backward(Tensor grad_outputs, Tensor? grad_carried, str cell, Tensor inputs, Tensor from_input,"
@@ -106,6 +107,46 @@ def grid(
     return outputs, carried.chunk(parts, dim=-1) if parts else ()
 
 
+def maps(
+    cell: str,
+    inputs: Tensor,
+    from_input: Tensor,
+    bias: Tensor,
+    from_state: Tensor,
+    *,
+    vectors: Tensor | None = None,
+    state: tuple[Tensor, ...] | None = None,
+    lengths: list[int] | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Reads maps over time.
+
+    Args:
+        cell: its name in kernels.cpp.
+        inputs: (B, T, rows, columns, D).
+        from_input: convolution of the input, (blocks·H, D, k, k), k odd.
+        bias: of the products, (blocks·H,).
+        from_state: convolution of the state, (blocks·H, H, k, k).
+        vectors: weights by unit, side by side.
+        state: before the first step, as cells.h has it, each part (B, rows, columns, H); None: zeros.
+        lengths: steps of each example; None: all T. After them outputs are zero, and the state stays.
+
+    Returns:
+        The outputs (B, T, rows, columns, H), and those parts of the state after the last step, each (B, rows, columns,
+        H), that are not among them.
+
+    Raises:
+        ValueError: if inputs and weights differ in D, in dtype or in device.
+    """
+    initial = None if state is None else torch.cat(state, dim=-1)
+    tensors = inputs.contiguous(), from_input, bias, from_state, vectors, initial
+    if _native(inputs):
+        _check(*tensors)
+        outputs, carried, _ = _run("maps", inputs, cell, *tensors, lengths or [], _saves(tensors))
+    else:
+        outputs, carried = plain.maps(cell, *tensors, lengths or [])
+    return outputs, carried.chunk(plain.CARRIED[cell], dim=-1) if cell in plain.CARRIED else ()
+
+
 def products(module: torch.nn.Module, inputs: Tensor) -> int:
     """Floating-point operations of the matrix products when the module reads the inputs."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -114,9 +155,8 @@ def products(module: torch.nn.Module, inputs: Tensor) -> int:
         weights = math.prod(from_input) + (math.prod(from_state) if from_state else 0)
         return int(2 * math.prod(inputs[:-1]) * weights)
 
-    counter = FlopCounterMode(
-        display=False, custom_mapping={OPERATORS.sequence: of_sequence, OPERATORS.grid: of_sequence}
-    )
+    recurrences = (OPERATORS.sequence, OPERATORS.grid, OPERATORS.maps)
+    counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(recurrences, of_sequence))
     with counter, torch.no_grad():
         module(inputs)
     return int(counter.get_total_flops())
@@ -225,3 +265,4 @@ def _register(name: str) -> None:
 
 _register("sequence")
 _register("grid")
+_register("maps")

@@ -22,10 +22,12 @@ SCHEMAS = (
     " Tensor? vectors, Tensor? initial, int hidden, bool save) -> (Tensor outputs, Tensor carried, Tensor saved)",
     "grid(str cell, Tensor inputs, Tensor from_input, Tensor bias, Tensor from_state, Tensor? initial, bool last,"
     " bool save) -> (Tensor outputs, Tensor carried, Tensor saved)",
+    "maps(str cell, Tensor inputs, Tensor from_input, Tensor bias, Tensor from_state, Tensor? vectors, Tensor? initial,"
+    " int[] lengths, bool save) -> (Tensor outputs, Tensor carried, Tensor saved)",
 )
-"""See `operators.sequence` and `operators.grid`. `saved`: what the native backward pass needs, if `save`."""
+"""See the functions of these names in `operators`. `saved`: what the native backward pass needs, if `save`."""
 
-CARRIED = {"lstm": 1, "slstm": 3, "qrnn": 1, "mdlstm": 1}
+CARRIED = {"lstm": 1, "slstm": 3, "qrnn": 1, "mdlstm": 1, "conv_lstm": 1, "conv_lstm_peepholes": 1}
 """How many parts of a cell's state, besides its outputs, it carries from step to step."""
 
 
@@ -36,6 +38,7 @@ def define() -> torch.library.Library:
         library.define(schema)
     library.impl("sequence", sequence_operator, "CompositeExplicitAutograd")
     library.impl("grid", grid_operator, "CompositeExplicitAutograd")
+    library.impl("maps", maps_operator, "CompositeExplicitAutograd")
     return library
 
 
@@ -49,6 +52,12 @@ def grid_operator(cell: str, inputs: Tensor, *others: Any) -> Triple:
     """The operator `grid`, saving nothing."""
     *arguments, _save = others
     return *grid(cell, inputs, *arguments), inputs.new_empty(0)
+
+
+def maps_operator(cell: str, inputs: Tensor, *others: Any) -> Triple:
+    """The operator `maps`, saving nothing."""
+    *arguments, _save = others
+    return *maps(cell, inputs, *arguments), inputs.new_empty(0)
 
 
 def sequence(
@@ -344,3 +353,67 @@ def unskew(skewed: Tensor, width: int) -> Tensor:
     batch, height, _, features = skewed.shape
     padded = F.pad(skewed.flatten(1, 2), (0, 0, 0, height))
     return padded.reshape(batch, height, height + width, features)[:, :, :width]
+
+
+# ---- Recurrences over maps: the products are convolutions, those of the inputs of all steps at once. ----
+
+
+def maps(
+    cell: str,
+    inputs: Tensor,
+    from_input: Tensor,
+    bias: Tensor,
+    from_state: Tensor,
+    vectors: Tensor | None,
+    initial: Tensor | None,
+    lengths: list[int],
+) -> Pair:
+    """See `operators.maps`."""
+    batch, steps, height, width, _ = inputs.shape
+    of_input, of_state = bias.split([from_input.shape[0], bias.shape[0] - from_input.shape[0]])
+    products = _convolved(inputs.flatten(0, 1), from_input, of_input).unflatten(0, (batch, steps))
+    parts, hidden = 1 + CARRIED.get(cell, 0), from_state.shape[1]
+    if initial is None:
+        state: State = tuple(_upcast(products.new_zeros(batch, height, width, hidden)) for _ in range(parts))
+    else:
+        state = initial.chunk(parts, dim=-1)
+    ends = torch.tensor(lengths or [steps] * batch, device=inputs.device).reshape(-1, 1, 1, 1)
+    outputs = []
+    for step, x in enumerate(products.unbind(dim=1)):
+        reached = MAP_CELLS[cell](_upcast(x), _upcast(_convolved(state[0], from_state, None)), of_state, vectors, state)
+        if lengths:
+            state = tuple(torch.where(step < ends, new, old) for new, old in zip(reached, state, strict=True))
+            outputs.append(torch.where(step < ends, state[0], 0.0))
+        else:
+            state = reached
+            outputs.append(state[0])
+    return torch.stack(outputs, dim=1), state[1] if parts > 1 else inputs.new_empty(batch, height, width, 0)
+
+
+def _convolved(map_: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, H, W, D) to (B, H, W, blocks·hidden)."""
+    found = F.conv2d(map_.permute(0, 3, 1, 2), weights, bias, padding=weights.shape[-1] // 2)
+    return found.permute(0, 2, 3, 1)
+
+
+def _conv_lstm(x: Tensor, h: Tensor, bias: Tensor, vectors: Tensor | None, state: State) -> State:
+    i, f, g, o = (x + h).chunk(4, dim=-1)
+    c = state[1]
+    to_input, to_forget, to_output = (0.0, 0.0, 0.0) if vectors is None else vectors.chunk(3)
+    c = torch.sigmoid(f + to_forget * c) * c + torch.sigmoid(i + to_input * c) * torch.tanh(g)
+    return torch.sigmoid(o + to_output * c) * torch.tanh(c), c
+
+
+def _conv_gru(x: Tensor, h: Tensor, bias: Tensor, vectors: Tensor | None, state: State) -> State:
+    (r, z, n), (of_r, of_z, of_n) = x.chunk(3, dim=-1), h.chunk(3, dim=-1)
+    n = torch.tanh(n + torch.sigmoid(r + of_r) * (of_n + bias))
+    return (n + torch.sigmoid(z + of_z) * (state[0] - n),)
+
+
+MAP_CELLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None, State], State]] = {
+    "conv_lstm": _conv_lstm,
+    "conv_lstm_peepholes": _conv_lstm,
+    "conv_gru": _conv_gru,
+}
+"""From the products of input and state (B, H, W, blocks·hidden), the bias of those blocks that read the state alone,
+weights by unit and the state: the next state."""

@@ -42,6 +42,55 @@ void spread(T* to, long width, const T* from, int blocks, long hidden) {
         std::memcpy(to + block * width, from + block * hidden, hidden * sizeof(T));
 }
 
+// The point-wise part of a cell for some rows of units, W of them in memory; what belongs to a row stands side by side.
+template <class T, template <class> class C>
+struct Points {
+    using Cell = C<T>;
+    using V = Vec<T>;
+    static constexpr int L = Vector<T>::lanes;
+    static constexpr int G = Cell::GATES, S = Cell::SAVED, K = Cell::CARRY, O = Cell::OUTPUTS, N = Cell::VECTORS;
+
+    static INLINE void forward(long rows, long W, const T* gates, const T* vectors, T* carry, T* out, T* saved) {
+        for (long row = 0; row < rows; ++row)
+            for (long unit = 0; unit < W; unit += L) {
+                V g[G], v[N + 1], c[K + 1], o[O], kept[S + 1];
+                for (int i = 0; i < G; ++i) g[i] = load(gates + (row * G + i) * W + unit);
+                for (int i = 0; i < N; ++i) v[i] = load(vectors + i * W + unit);
+                for (int i = 0; i < K; ++i) c[i] = load(carry + (row * K + i) * W + unit);
+                Cell::forward(g, v, c, o, kept);
+                for (int i = 0; i < K; ++i) store(carry + (row * K + i) * W + unit, c[i]);
+                for (int i = 0; i < O; ++i) store(out + (row * O + i) * W + unit, o[i]);
+                if (saved)
+                    for (int i = 0; i < S; ++i) store(saved + (row * S + i) * W + unit, kept[i]);
+            }
+    }
+
+    static INLINE void backward(
+        long rows, long W, const T* saved, const T* before, const T* now, const T* grad, const T* from_state, const T* vectors,
+        T* carry, T* gates, T* for_bias, T* for_vectors) {
+        for (long unit = 0; unit < W; unit += L) {
+            V v[N + 1], sum_v[N + 1], sum[G];
+            for (int i = 0; i < N; ++i) v[i] = load(vectors + i * W + unit), sum_v[i] = load(for_vectors + i * W + unit);
+            for (int i = 0; i < G; ++i) sum[i] = load(for_bias + i * W + unit);
+            for (long row = 0; row < rows; ++row) {
+                V kept[S + 1], past[O], out[O], g[O], c[K + 1], to[G];
+                for (int i = 0; i < S; ++i) kept[i] = load(saved + (row * S + i) * W + unit);
+                for (int i = 0; i < O; ++i) {
+                    past[i] = load(before + (row * O + i) * W + unit);
+                    out[i] = load(now + (row * O + i) * W + unit);
+                    g[i] = load(grad + (row * O + i) * W + unit);
+                }
+                if constexpr (Cell::RECURRENT) g[0] += load(from_state + row * W + unit);
+                for (int i = 0; i < K; ++i) c[i] = load(carry + (row * K + i) * W + unit);
+                Cell::backward(kept, past, out, g, v, c, to, sum_v);
+                for (int i = 0; i < K; ++i) store(carry + (row * K + i) * W + unit, c[i]);
+                for (int i = 0; i < G; ++i) store(gates + (row * G + i) * W + unit, to[i]), sum[i] += to[i];
+            }
+            for (int i = 0; i < N; ++i) store(for_vectors + i * W + unit, sum_v[i]);
+            for (int i = 0; i < G; ++i) store(for_bias + i * W + unit, sum[i]);
+        }
+    }
+};
 
 template <class T, template <class> class C>
 struct Runner {
@@ -102,7 +151,7 @@ struct Runner {
                         const T *own = from_state + SH * W * H, *start = bias + IN * W;
                         product<T>(rows, OWN * W, depth, out, W, own, gates + IN * W, G * W, start);
                     }
-                    points_forward(rows, gates, vectors, carry, out, S && s.saved ? saved_at(block, step) : nullptr);
+                    Points<T, C>::forward(rows, W, gates, vectors, carry, out, S && s.saved ? saved_at(block, step) : nullptr);
                     scatter_rows<T, O>(s.outputs + here * O * H, stride() * O * H, out, W, rows, H);
                 }
                 if (K && s.carried) scatter_rows<T, K>(s.carried + first * K * H, K * H, carry, W, rows, H);
@@ -126,21 +175,6 @@ struct Runner {
         const T* from = s.initial + first * PARTS * H;
         if (Cell::RECURRENT) gather_rows<T, 1>(out, W, from, PARTS * H, rows, H);
         gather_rows<T, K>(carry, W, from + FIRST * H, PARTS * H, rows, H);
-    }
-
-    void points_forward(long rows, const T* gates, const T* vectors, T* carry, T* out, T* saved) const {
-        for (long row = 0; row < rows; ++row)
-            for (long unit = 0; unit < W; unit += L) {
-                V g[G], v[N + 1], c[K + 1], o[O], kept[S + 1];
-                for (int i = 0; i < G; ++i) g[i] = load(gates + (row * G + i) * W + unit);
-                for (int i = 0; i < N; ++i) v[i] = load(vectors + i * W + unit);
-                for (int i = 0; i < K; ++i) c[i] = load(carry + (row * K + i) * W + unit);
-                Cell::forward(g, v, c, o, kept);
-                for (int i = 0; i < K; ++i) store(carry + (row * K + i) * W + unit, c[i]);
-                for (int i = 0; i < O; ++i) store(out + (row * O + i) * W + unit, o[i]);
-                if (saved)
-                    for (int i = 0; i < S; ++i) store(saved + (row * S + i) * W + unit, kept[i]);
-            }
     }
 
     void backward() const {
@@ -178,8 +212,8 @@ struct Runner {
                                     copy(before + (row * O + i) * W, s.initial + ((first + row) * PARTS + i) * H, H);
                     }
                     gather_rows<T, O>(grad, W, s.grad_outputs + here * O * H, outs, rows, H);
-                    points_backward(
-                        rows, S ? saved_at(block, step) : nullptr, before, now, grad, from_state, vectors, carry, gates,
+                    Points<T, C>::backward(
+                        rows, W, S ? saved_at(block, step) : nullptr, before, now, grad, from_state, vectors, carry, gates,
                         for_bias, for_vectors);
                     gather_rows<T, 1>(x, D, s.inputs + here * D, stride() * D, rows, D);
                     outer<T>(D, IN * W, rows, x, D, gates, G * W, for_input, IN * W);
@@ -216,32 +250,6 @@ struct Runner {
             for (int i = 0; i < SH + OWN; ++i)
                 std::memcpy(s.grad_state_bias + i * H, rest + gate_of(i) * W, H * sizeof(T));
         for (int i = 0; i < N; ++i) std::memcpy(s.grad_vectors + i * H, rest + bias_size + i * W, H * sizeof(T));
-    }
-
-    void points_backward(
-        long rows, const T* saved, const T* before, const T* now, const T* grad, const T* from_state, const T* vectors,
-        T* carry, T* gates, T* for_bias, T* for_vectors) const {
-        for (long unit = 0; unit < W; unit += L) {
-            V v[N + 1], sum_v[N + 1], sum[G];
-            for (int i = 0; i < N; ++i) v[i] = load(vectors + i * W + unit), sum_v[i] = load(for_vectors + i * W + unit);
-            for (int i = 0; i < G; ++i) sum[i] = load(for_bias + i * W + unit);
-            for (long row = 0; row < rows; ++row) {
-                V kept[S + 1], past[O], out[O], g[O], c[K + 1], to[G];
-                for (int i = 0; i < S; ++i) kept[i] = load(saved + (row * S + i) * W + unit);
-                for (int i = 0; i < O; ++i) {
-                    past[i] = load(before + (row * O + i) * W + unit);
-                    out[i] = load(now + (row * O + i) * W + unit);
-                    g[i] = load(grad + (row * O + i) * W + unit);
-                }
-                if constexpr (Cell::RECURRENT) g[0] += load(from_state + row * W + unit);
-                for (int i = 0; i < K; ++i) c[i] = load(carry + (row * K + i) * W + unit);
-                Cell::backward(kept, past, out, g, v, c, to, sum_v);
-                for (int i = 0; i < K; ++i) store(carry + (row * K + i) * W + unit, c[i]);
-                for (int i = 0; i < G; ++i) store(gates + (row * G + i) * W + unit, to[i]), sum[i] += to[i];
-            }
-            for (int i = 0; i < N; ++i) store(for_vectors + i * W + unit, sum_v[i]);
-            for (int i = 0; i < G; ++i) store(for_bias + i * W + unit, sum[i]);
-        }
     }
 
     // (depth x gates*W) to (gates*hidden x depth).

@@ -1,5 +1,8 @@
 """Recurrent layers, one file per family. Adding one is two edits: its file, and its row here."""
 
+from recursight.models.layers.average import Average
+from recursight.models.layers.conv_gru2d import ConvGRU2D
+from recursight.models.layers.conv_lstm import ConvLSTM
 from recursight.models.layers.elman import Elman
 from recursight.models.layers.gru import GRU
 from recursight.models.layers.hierarchical import Hierarchical
@@ -34,3 +37,10 @@ LAYERS: dict[str, type[Layer]] = {
     "hierarchical": Hierarchical,
     "sequencer": Sequencer,
 }
+
+OVER_TIME_LAYERS: dict[str, type[Layer]] = {
+    "average": Average,
+    "conv_lstm": ConvLSTM,
+    "conv_gru2d": ConvGRU2D,
+}
+"""Further ones for clips: they read vectors of frames, or their maps."""

@@ -28,6 +28,10 @@ class Hierarchical(Layer):
         self.pixels = sweeps.cell(cell, features, hidden)
         self.rows = sweeps.cell(cell, hidden, hidden)
 
+    @property
+    def parts(self) -> int:
+        return self.rows.parts
+
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """A grid (B, H, W, D) to an output for each row, (B, H, hidden); the state is the rows' recurrence's."""
         last = self.pixels.last(inputs.flatten(0, 1))  # B·H hidden

@@ -30,6 +30,10 @@ class QRNN(Recurrence):
         glorot(self.input.weight, 3)
         nn.init.zeros_(self.input.bias)
 
+    @property
+    def parts(self) -> int:
+        return 3
+
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         batch, steps, features = inputs.shape
         before = inputs.new_zeros(batch, self.window - 1, features)

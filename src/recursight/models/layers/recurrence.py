@@ -1,7 +1,6 @@
 """The contract of every recurrent layer, and the two ways to combine layers: both directions, and stacks."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,7 +12,8 @@ State = tuple[Tensor, ...]
 
 
 class Layer(nn.Module):
-    """Reads a sequence (B, T, D) or a grid (B, H, W, D) into `width` features for each step, and a state to go on from.
+    """Reads a sequence (B, T, D), a grid (B, H, W, D) or maps over time (B, T, H, W, D) into `width` features for each
+    step, and a state to go on from.
 
     A causal layer can read in parts: called on the next steps, or the next rows of a grid, with the state that it gave
     for those before, it gives what it would have given for all at once. A layer that is not causal reads its input
@@ -26,11 +26,15 @@ class Layer(nn.Module):
     Attributes:
         grid: whether it reads grids instead of sequences.
         gives_grid: whether it gives a grid as it reads one; else a sequence.
+        maps: whether it reads maps over time.
+        name: in its table, if it is not the class's in lower case.
         causal: whether a state depends only on what lies before it in every axis.
     """
 
     grid: ClassVar[bool] = False
     gives_grid: ClassVar[bool] = False
+    maps: ClassVar[bool] = False
+    name: ClassVar[str] = ""
     causal: bool = True
 
     def __init__(self, features: int, hidden: int) -> None:
@@ -52,6 +56,11 @@ class Layer(nn.Module):
     def width(self) -> int:
         """Features of the outputs."""
         return self.hidden
+
+    @property
+    def parts(self) -> int:
+        """Tensors of its state."""
+        return 0
 
     def finals(self, sizes: Sequence[int]) -> list[int]:
         """Where everything has been read: for each equal share of the features, the index of a step in reading order,
@@ -85,6 +94,10 @@ class Recurrence(Layer):
     """
 
     states: ClassVar[tuple[str, ...]] = ("h",)
+
+    @property
+    def parts(self) -> int:
+        return len(self.states) if self.causal else 0
 
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         if state is None:  # not len(inputs), which an export takes for a constant
@@ -122,21 +135,29 @@ class Bidirectional(Layer):
     def width(self) -> int:
         return self.forward_layer.width + self.backward_layer.width
 
+    @property
+    def parts(self) -> int:
+        return self.forward_layer.parts + self.backward_layer.parts
+
     def forward(
         self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """As of every layer; `lengths`, (B,), are those of sequences that are padded at their end."""
         self.refuse(state)
-        backwards = reverse if lengths is None else partial(reverse_each, lengths=lengths)
-        outputs, after = self.forward_layer(inputs)
-        reversed_outputs, before = self.backward_layer(backwards(inputs))
-        return torch.cat([outputs, backwards(reversed_outputs)], dim=-1), (*after, *before)
+        outputs, after = _read(self.forward_layer, inputs, None, lengths)
+        reversed_outputs, before = _read(self.backward_layer, self._backwards(inputs, lengths), None, lengths)
+        return torch.cat([outputs, self._backwards(reversed_outputs, lengths)], dim=-1), (*after, *before)
 
     def finals(self, sizes: Sequence[int]) -> list[int]:
         return [*self.forward_layer.finals(sizes), *(-1 - final for final in self.backward_layer.finals(sizes))]
 
     def last(self, inputs: Tensor) -> Tensor:
         return torch.cat([self.forward_layer.last(inputs), self.backward_layer.last(reverse(inputs))], dim=-1)
+
+    def _backwards(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+        if lengths is not None:
+            return reverse_each(inputs, lengths)
+        return inputs.flip(1) if self.forward_layer.maps else reverse(inputs)
 
 
 def last(outputs: Tensor, finals: Sequence[int], lengths: Tensor | None = None) -> Tensor:
@@ -151,7 +172,7 @@ def last(outputs: Tensor, finals: Sequence[int], lengths: Tensor | None = None) 
     if lengths is None:
         return torch.cat([share[:, final] for share, final in zip(shares, finals, strict=True)], dim=-1)
     rows = torch.arange(len(outputs), device=outputs.device)
-    steps = [final + lengths * (final < 0) for final in finals]
+    steps = [(final + lengths * (final < 0)).to(outputs.device) for final in finals]
     return torch.cat([share[rows, step] for share, step in zip(shares, steps, strict=True)], dim=-1)
 
 
@@ -163,24 +184,32 @@ def reverse(inputs: Tensor) -> Tensor:
 class Stack(nn.Module):
     """Layers one above the other, with dropout between them (Zaremba et al., 2014, arXiv:1409.2329).
 
-    Its state has each layer's.
+    Its state is that of each layer, the lowest first, as one tuple.
     """
 
     def __init__(self, layers: Sequence[Layer], dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(dropout)
+        self.parts = sum(layer.parts for layer in layers)
 
     def forward(
-        self, inputs: Tensor, state: Sequence[State] | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, list[State]]:
-        """`lengths`, (B,), are those of sequences that are padded at their end; the state is then after the padding."""
-        after = []
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """The outputs of the uppermost layer, and the state after the last step.
+
+        Args:
+            inputs: as of every layer.
+            state: before the first step; None or empty: none.
+            lengths: of sequences that are padded at their end, (B,); the state is then after the padding.
+        """
+        left: State = state or ()
+        after: State = ()
         for depth, layer in enumerate(self.layers):
-            before = None if state is None else state[depth]
-            padded = (lengths,) if lengths is not None and isinstance(layer, Bidirectional) else ()
-            inputs, reached = layer(self.dropout(inputs) if depth else inputs, before, *padded)
-            after.append(reached)
+            assert isinstance(layer, Layer)
+            before, left = left[: layer.parts], left[layer.parts :]
+            inputs, reached = _read(layer, self.dropout(inputs) if depth else inputs, before or None, lengths)
+            after = (*after, *reached)
         return inputs, after
 
     def last(self, inputs: Tensor) -> Tensor:
@@ -194,9 +223,19 @@ class Stack(nn.Module):
         return top.last(inputs)
 
 
+def _read(layer: Layer, inputs: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+    """Lengths are given only to layers that have a use for them."""
+    if lengths is not None and (layer.maps or isinstance(layer, Bidirectional)):
+        outputs, after = layer(inputs, state, lengths)
+    else:
+        outputs, after = layer(inputs, state)
+    return outputs, after
+
+
 def family(layer: Layer) -> str:
-    """The layer's name in `LAYERS`."""
-    return type(layer.forward_layer if isinstance(layer, Bidirectional) else layer).__name__.lower()
+    """The layer's name in its table."""
+    kind = type(layer.forward_layer if isinstance(layer, Bidirectional) else layer)
+    return kind.name or kind.__name__.lower()
 
 
 def glorot(weight: Tensor, gates: int) -> None:

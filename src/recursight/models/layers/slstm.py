@@ -1,5 +1,6 @@
 """sLSTM, the scalar memory of the extended LSTM (Beck et al., 2024, arXiv:2405.04517, eqs. 8-17)."""
 
+import torch
 from torch import Tensor, nn
 
 from recursight.models.kernels import operators
@@ -31,6 +32,9 @@ class SLSTM(Recurrence):
         nn.init.constant_(self.input.bias.data[hidden : 2 * hidden], forget_bias)
 
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        if state is not None:  # zeros are the state before the first step, where the scale is that of nothing
+            h, c, n, m = state
+            state = h, c, n, torch.where(n == 0, -1e30, m)
         outputs, (c, n, m) = operators.sequence(
             "slstm",
             inputs,
