@@ -16,7 +16,7 @@ from tests import processes
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = Path(sys.executable).parent
-INHERITED = ("PYTHONDONT", "LANG", "LC_", "OMP_", processes.MARK)
+INHERITED = ("LANG", "LC_", "OMP_", processes.MARK)
 
 SMALL: dict[str, Any] = {
     "train": {"epochs": 6, "learning_rate": 0.01},

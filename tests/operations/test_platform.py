@@ -17,6 +17,8 @@ import psutil
 import pytest
 import yaml
 
+from recursight.layout import Layout
+from tests.monitoring.log import log_negatives
 from tests.platforms import QUICK, TINY, Platform, running, until
 from tests.tracking.servers import free_port
 from tests.workspace import Workspace
@@ -120,6 +122,27 @@ def test_from_another_shell_an_unchanged_project_is_said_to_be_unchanged(platfor
     assert f"| data | {md5} |" in record
     assert f"| git_commit | {commit}" in record
     assert re.search(r"\| params \| [0-9a-f]{64} \|", record)
+
+
+def test_drift_starts_a_retraining_that_says_why(platform: Platform) -> None:
+    platform.workspace.change_params(monitor={"minimum_rows": 100})
+    log_negatives(Layout(platform.workspace.root))
+    before = len(platform.retrainings())
+    assert "Drifted" in platform.workspace.run("prefect", "deployment", "run", "monitor/scheduled", "--watch")
+    (checked,) = platform.ask("prefect", "/api/flow_runs/filter", {"flows": {"name": {"any_": ["monitor"]}}})
+    told = checked["state"]["message"]
+    assert "differ from its reference in" in told
+    until(lambda: len(platform.retrainings()) > before)
+    until(lambda: platform.retrainings()[0]["state_type"] == "COMPLETED")
+    run = platform.retrainings()[0]
+    assert run["created_by"]["type"] == "AUTOMATION"
+    assert run["state_name"] == "Unchanged"  # the same data gives the same model
+    assert f"asked for by drift: {told}" in run["state"]["message"]
+    artifacts = platform.ask("prefect", "/api/artifacts/latest/filter", {"sort": "CREATED_DESC", "limit": 50})
+    data = {artifact["key"]: artifact["data"] for artifact in artifacts}
+    assert data["drift"].startswith("# Drift\n")
+    assert "| brightness | **yes** |" in data["drift"]
+    assert f"| asked for by drift | {told} |" in data["retraining"]
 
 
 def test_an_event_starts_a_retraining_that_pins_new_files_in_data_and_trains_on_them(platform: Platform) -> None:

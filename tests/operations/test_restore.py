@@ -8,13 +8,6 @@ import yaml
 
 from tests.workspace import Workspace
 
-PARAMS = {
-    "train": {"epochs": 2, "learning_rate": 0.01},
-    "evaluate": {"mistakes": 4},
-    "registry": {"minimums": {"accuracy": 0.0, "worst_class_recall": 0.0}},
-    "candidates": {"gru": {"layer": "gru", "hidden": 8}},
-}
-
 
 def restored(workspace: Workspace, version: int, status: int = 0) -> dict:
     printed = workspace.run("recursight", "restore", str(version), "--json", status=status)
@@ -30,10 +23,7 @@ def make_version(workspace: Workspace) -> None:
 def workspace(tmp_path: Path) -> Workspace:
     """A project with a version of committed parameters; the parameters of now are others."""
     made = Workspace(tmp_path)
-    made.change_params(**PARAMS)
-    made.fill()
-    made.commit("one candidate")
-    make_version(made)
+    made.finish()
     made.change_params(prepare={"seed": 7}, candidates={"gru": {"layer": "gru", "hidden": 12}})
     return made
 
@@ -51,7 +41,8 @@ def test_a_version_is_restored_and_what_is_lost_is_named(workspace: Workspace):
     assert first["parts"]["code"] == f"commit {commit}"
     assert "digit for digit" in first["parts"]["predictions"]
     tree = workspace.root / ".recursight" / "restored" / "1"
-    assert yaml.safe_load((tree / "params.yaml").read_text())["candidates"]["gru"]["hidden"] == [8]
+    candidates = yaml.safe_load((tree / "params.yaml").read_text())["candidates"]
+    assert {name: options["hidden"] for name, options in candidates.items()} == {"elman": [24]}  # the winner
     assert yaml.safe_load((workspace.root / "params.yaml").read_text())["candidates"]["gru"]["hidden"] == 12
     assert not (tree / "mlflow.db").exists()
     assert workspace.run("git", "status", "--porcelain") == ""

@@ -17,7 +17,6 @@ from recursight.monitoring.reference import reference_of
 from recursight.params import Params, load
 from recursight.registry.card import model_card
 from recursight.registry.decisions import Decision, decide, history, retry_if_champion_moved, settle
-from recursight.registry.export import export_bundle
 from recursight.registry.gate import Scored, judge
 from recursight.registry.log import log_model
 from recursight.registry.promote import alias_lock, rule_of
@@ -166,6 +165,8 @@ def _log(
     client: "MlflowClient", layout: Layout, params: Params, result: Result, run: "Run"
 ) -> tuple[str, str, str, dict[str, Any]]:
     """Logs the winner's model. Returns its id, the digest of its files, the model card, and the measured latency."""
+    from recursight.registry.export import export_bundle  # imports torch, so only where there is something to export
+
     vocabulary = result.card["vocabulary"]
     answers, rows = tested(result)
     (answer,) = params.built_task.present(answers[:1], vocabulary)
